@@ -1,0 +1,123 @@
+"""`list` and its three shorthands: many records, a line each."""
+
+import sys
+
+from taskstore_core.errors import InvalidError
+from taskstore_core.kinds import KINDS, Kind, find_kind
+from taskstore_core.methods import dispatch, to_json
+
+from .arguments import Arguments
+from .opening import open_store
+from .table import print_table
+from .text import ago, write_json
+
+COLUMNS = {
+    "prd": ("id", "status", "updated_at", "title"),
+    "task_spec": ("id", "status", "assigned_to", "updated_at", "phase_name"),
+    "execution": ("id", "status", "ts_id", "branch_name", "current_phase", "iteration_count", "updated_at"),
+    "dependency": ("id", "dependency_type", "from_exec_id", "to_exec_id", "created_at", "resolved_at"),
+    "workflow": ("id", "updated_at", "name"),
+    "repo_state": ("repo_path", "updated_at", "last_synced_commit"),
+}
+_HEADINGS = {"updated_at": "UPDATED", "created_at": "CREATED", "resolved_at": "RESOLVED", "phase_name": "PHASE",
+             "assigned_to": "ASSIGNED TO", "dependency_type": "TYPE", "iteration_count": "ITERATIONS",
+             "branch_name": "BRANCH", "current_phase": "PHASE", "ts_id": "TASK SPEC", "from_exec_id": "FROM",
+             "to_exec_id": "TO", "repo_path": "REPOSITORY", "last_synced_commit": "COMMIT"}
+# The two-character operators first: "<=" begins with "<".
+_OPERATORS = (("!=", "ne"), ("<=", "le"), (">=", "ge"), ("=", "eq"), ("<", "lt"), (">", "gt"), ("~", "contains"))
+
+
+def list_records(arguments: Arguments) -> int:
+    """`list KIND`."""
+    kind = find_kind(arguments.text("KIND"))
+    where: dict[str, dict[str, object]] = {}
+    for test in arguments.many("where"):
+        field, operator, value = _test(kind, test)
+        where.setdefault(field, {})[operator] = value
+    return _list(arguments, kind, where, order=arguments.option("order"), limit=arguments.number("limit"),
+                 cursor=arguments.option("cursor"))
+
+
+def list_prds(arguments: Arguments) -> int:
+    """`list-prds`."""
+    return _list(arguments, KINDS["prd"], _status(arguments))
+
+
+def list_task_specs(arguments: Arguments) -> int:
+    """`list-task-specs PRD_ID`: an id, or enough of the beginning of one."""
+    with open_store(arguments) as store:
+        key = arguments.text("PRD_ID")
+        if not store.find("task_spec", {"prd_id": key}, limit=1)[0]:
+            import json
+
+            key = json.loads(store.get("prd", key))["id"]
+    return _list(arguments, KINDS["task_spec"], {"prd_id": key, **_status(arguments)})
+
+
+def list_executions(arguments: Arguments) -> int:
+    """`list-executions`."""
+    return _list(arguments, KINDS["execution"], _status(arguments))
+
+
+def _status(arguments: Arguments) -> dict[str, object]:
+    status = arguments.option("status")
+    return {} if status is None else {"status": status}
+
+
+def _list(arguments: Arguments, kind: Kind, where: "dict[str, object] | dict[str, dict[str, object]]",
+          **paging: "str | int | None") -> int:
+    with open_store(arguments) as store:
+        answer = dispatch(store, "record.list", {"kind": kind.name, "where": where, **paging})
+    assert isinstance(answer, dict)  # noqa: S101 - what record.list answers with
+    if arguments.flag("json"):
+        write_json(to_json(answer))
+    elif arguments.flag("jsonl"):
+        for item in answer["items"]:
+            write_json(item)
+    else:
+        _print(kind, answer["items"], answer["cursor"])
+    return 0
+
+
+def _print(kind: Kind, items: list[str], cursor: str | None) -> None:
+    import json
+
+    if not items:
+        sys.stderr.write(f"no {kind.title}s\n")
+        return
+    names = COLUMNS[kind.name]
+    headings = [_HEADINGS.get(name, name.upper()) for name in names]
+    rows = [[_cell(name, record.get(name)) for name in names] for record in map(json.loads, items)]
+    print_table(headings, rows, right=("ITERATIONS",))
+    if cursor:
+        sys.stderr.write(f"more: --cursor {cursor}\n")
+
+
+def _cell(name: str, value: object) -> str:
+    if name.endswith("_at"):
+        return ago(value) or "-"
+    return "-" if value is None else str(value)
+
+
+def _test(kind: Kind, test: str) -> tuple[str, str, object]:
+    """(field, operator, value) of one --where."""
+    found = [(test.index(sign), -len(sign), sign, operator) for sign, operator in _OPERATORS if sign in test]
+    if not found:
+        raise InvalidError(f"--where {test}: not of the form field=value", hint="operators: = != < <= > >= ~",
+                           field="where")
+    place, _, sign, operator = min(found)
+    field, value = test[:place].strip(), test[place + len(sign):]
+    return field, operator, typed(kind, field, value)
+
+
+def typed(kind: Kind, field: str, word: str) -> object:
+    """A word of the command line as the value of a field: a number where the field holds one, null for "null"."""
+    if word == "null" and field not in kind.enums:
+        return None
+    if field in kind.numbers or field not in (*kind.fields, *kind.optional_keys):
+        try:
+            return int(word)
+        except ValueError:
+            if field in kind.numbers:
+                raise InvalidError(f"{field}: must be a whole number, not {word!r}", field=field) from None
+    return word

@@ -1,0 +1,17 @@
+"""Opening the store that a command line means."""
+
+import os
+
+from taskstore_core.store import Store
+
+from .arguments import Arguments
+
+
+def directory_of(arguments: Arguments) -> str | None:
+    """The store's folder named by --store or TASKSTORE_DIR; None for that of the repository we stand in."""
+    return arguments.option("store") or os.environ.get("TASKSTORE_DIR") or None
+
+
+def open_store(arguments: Arguments) -> Store:
+    """Open the store; raises NoStoreError, UnsupportedVersionError."""
+    return Store.open(os.curdir, directory=directory_of(arguments))

@@ -1,0 +1,54 @@
+"""`show`: one record in full."""
+
+import sys
+
+from taskstore_core.kinds import Kind, find_kind
+
+from .arguments import Arguments
+from .opening import open_store
+from .text import bold, moment, visible, write_json
+
+_LONG = ("description", "content", "awl_code", "payload", "error_message")
+
+
+def show(arguments: Arguments) -> int:
+    """Print a record, laid out for people or as JSON."""
+    kind = find_kind(arguments.text("KIND"))
+    with open_store(arguments) as store:
+        line = store.get(kind, arguments.text("ID"))
+    if arguments.flag("json") or arguments.flag("jsonl"):
+        write_json(line)
+        return 0
+    import json
+
+    sys.stdout.write(lay_out(kind, json.loads(line)))
+    return 0
+
+
+def lay_out(kind: Kind, record: dict[str, object]) -> str:
+    """The record as text: its short fields in a column, then each long one under its name."""
+    names = [name for name in (*kind.fields, *record) if name in record]
+    names = [name for name in dict.fromkeys(names) if name != kind.key]
+    long = [name for name in names if name in _LONG and record[name]]
+    short = [name for name in names if name not in _LONG]
+    width = max((len(visible(name)) for name in short), default=0)
+    lines = [f"{bold(kind.title)} {visible(str(record[kind.key]))}"]
+    lines += [f"  {visible(name):<{width}}  {_value(kind, name, record[name])}" for name in short]
+    for name in long:
+        text = record[name] if isinstance(record[name], str) else _json(record[name])
+        lines += ["", bold(visible(name)), *(f"  {visible(part, keep=chr(9))}" for part in str(text).split("\n"))]
+    return "\n".join(lines) + "\n"
+
+
+def _value(kind: Kind, name: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if name.endswith("_at") and name in kind.numbers:
+        return moment(value)
+    return visible(value if isinstance(value, str) else _json(value))
+
+
+def _json(value: object) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False)

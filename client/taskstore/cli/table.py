@@ -1,0 +1,40 @@
+"""Tables: aligned columns, cut to the terminal's width by rich, whole and plain in a pipe."""
+
+import sys
+
+from .text import is_terminal, visible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_STYLES = {"complete": "green", "active": "cyan", "running": "cyan", "failed": "red", "cancelled": "dim",
+           "stopped": "red", "paused": "yellow", "ready": "yellow"}
+
+
+def print_table(headings: "Sequence[str]", rows: "Sequence[Sequence[str]]", *, right: "Sequence[str]" = ()) -> None:
+    """Print rows under their headings, those of the columns named in `right` aligned to the right."""
+    cells = [[visible(cell) for cell in row] for row in rows]
+    if is_terminal():
+        _print_rich(headings, cells, right)
+        return
+    widths = [max(len(cell) for cell in column) for column in zip(headings, *cells, strict=True)]
+    for row in (headings, *cells):
+        parts = [cell.rjust(width) if heading in right else cell.ljust(width)
+                 for heading, cell, width in zip(headings, row, widths, strict=True)]
+        sys.stdout.write("  ".join(parts).rstrip() + "\n")
+
+
+def _print_rich(headings: "Sequence[str]", rows: "Sequence[Sequence[str]]", right: "Sequence[str]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for number, heading in enumerate(headings):
+        last = number == len(headings) - 1
+        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=True,
+                         overflow="ellipsis", min_width=min(8, len(heading)), ratio=None if not last else 1)
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console(highlight=False).print(table)

@@ -1,0 +1,81 @@
+"""`init`, `sync`, `stats` and `schema`: the store as a whole."""
+
+import os
+import sys
+
+from taskstore_core.kinds import KINDS, find_kind
+from taskstore_core.methods import dispatch, to_json
+from taskstore_core.store import Store
+
+from .arguments import Arguments
+from .opening import directory_of, open_store
+from .table import print_table
+from .text import visible, write_json
+
+
+def init(arguments: Arguments) -> int:
+    """Make a store, or what is missing of one."""
+    store, made = Store.create(os.curdir, directory=directory_of(arguments))
+    with store:
+        store.sync()
+        directory = store.paths.directory
+    if arguments.flag("json"):
+        write_json(to_json({"store": directory, "created": made}))
+    elif made:
+        sys.stdout.write(f"made a store in {visible(directory)}\n")
+    else:
+        sys.stdout.write(f"there is a store in {visible(directory)} already\n")
+    return 0
+
+
+def sync(arguments: Arguments) -> int:
+    """Bring the cache level, making a store first where a person asks in a place without one."""
+    store, _ = Store.create(os.curdir, directory=directory_of(arguments))
+    with store:
+        answer = dispatch(store, "store.sync", {"full": arguments.flag("full")})
+    if arguments.flag("json"):
+        write_json(to_json(answer))
+        return 0
+    assert isinstance(answer, dict)  # noqa: S101 - what store.sync answers with
+    for name, report in answer["kinds"].items():
+        if report["parsed"]:
+            sys.stdout.write(f"{KINDS[name].log}: {report['mode']}, {report['parsed']} lines parsed,"
+                             f" {report['changed']} records touched\n")
+        for bad in report["bad"]:
+            sys.stderr.write(f"{KINDS[name].log}, line {bad['line']}: skipped: {visible(bad['reason'])}\n")
+    sys.stdout.write(f"in sync after {answer['took_ms']:.0f} ms\n")
+    return 0
+
+
+def stats(arguments: Arguments) -> int:
+    """Print counts by kind and status."""
+    with open_store(arguments) as store:
+        answer = dispatch(store, "store.stats", {})
+    if arguments.flag("json"):
+        write_json(to_json(answer))
+        return 0
+    assert isinstance(answer, dict)  # noqa: S101 - what store.stats answers with
+    sys.stdout.write(f"{visible(answer['store'])}\n\n")
+    rows = []
+    for name, counts in answer["kinds"].items():
+        status = ", ".join(f"{count} {word}" for word, count in counts.get("status", {}).items())
+        rows.append([KINDS[name].plural.replace("_", " "), str(counts["records"]), str(counts["deleted"]),
+                     str(counts["lines"]), status or "-"])
+    print_table(("KIND", "RECORDS", "DELETED", "LINES", "STATUS"), rows, right=("RECORDS", "DELETED", "LINES"))
+    for name, counts in answer["kinds"].items():
+        if counts["bad_lines"]:
+            sys.stderr.write(f"{KINDS[name].log}: {counts['bad_lines']} lines are not records;"
+                             " taskstore sync --full names them\n")
+    return 0
+
+
+def schema(arguments: Arguments) -> int:
+    """Print the JSON Schema of a kind's lines."""
+    import json
+
+    from taskstore_core.records import json_schema
+
+    made = json_schema(find_kind(arguments.text("KIND")))
+    indent = None if arguments.flag("json") else 2
+    write_json(json.dumps(made, indent=indent, ensure_ascii=False))
+    return 0

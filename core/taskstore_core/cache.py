@@ -1,0 +1,210 @@
+"""The cache: an SQLite database made from the logs, of which nothing is ever lost by deleting it.
+
+It knows rows, chunks and checkpoints, not files of the log nor when to look at them (`sync` does). A database that
+is damaged, of another schema or gone is replaced by an empty one; one that cannot be written is replaced by one
+in memory, so that reading works wherever the logs can be read.
+"""
+
+import os
+
+import apsw
+
+from . import signature
+from .kinds import Kind
+from .schema import (
+    APPLICATION_ID,
+    VERSION,
+    create_statements,
+    drop_index_statements,
+    index_statements,
+    upsert_statement,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .jsonl import Row
+    from .outbox import Hint
+
+
+class ForeignError(Exception):
+    """The database is not a cache of ours, or of another schema."""
+
+
+DAMAGED = (ForeignError, apsw.NotADBError, apsw.CorruptError, apsw.SchemaChangeError, apsw.MismatchError)
+UNWRITABLE = (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.IOError, apsw.FullError,
+              apsw.BusyError)
+_BUSY_MS = 5000  # only a person's SQL tool can hold it: our own writers take turns by the store's lock
+
+
+class Checkpoint:
+    """How far one log has been read: its signature then, the bytes and lines taken in."""
+
+    __slots__ = ("lines", "offset", "racy", "signature", "unterminated")
+
+    def __init__(self, signature: "signature.Signature", offset: int, lines: int, *,
+                 racy: bool, unterminated: bool) -> None:
+        self.signature = signature
+        self.offset = offset
+        self.lines = lines
+        self.racy = racy
+        self.unterminated = unterminated  # the last line taken in has no line end yet
+
+
+class Chunk:
+    """A run of whole lines of a log: their bytes' digest, each line's hash and each line's id ("" where none)."""
+
+    __slots__ = ("bad", "bytes", "digest", "hashes", "ids", "lines", "position")
+
+    def __init__(  # noqa: PLR0917 - in the order of the table's columns, from which it is made
+        self, position: float, size: int, lines: int, bad: int, digest: bytes, hashes: bytes, ids: str,
+    ) -> None:
+        self.position = position
+        self.bytes = size
+        self.lines = lines
+        self.bad = bad
+        self.digest = digest
+        self.hashes = hashes
+        self.ids = ids
+
+
+class Cache:
+    """An open cache. `path` is "" for one in memory."""
+
+    def __init__(self, path: str = "", *, make: bool = False) -> None:
+        """Open the database at `path`; `make` its tables where it is empty. Raises DAMAGED and UNWRITABLE errors."""
+        self.path = path
+        self.db = apsw.Connection(path or ":memory:")
+        self.db.set_busy_timeout(_BUSY_MS)
+        self._identity = self._look()
+        if (make or not path) and not self.db.pragma("schema_version"):
+            self.db.execute("PRAGMA journal_mode=WAL")
+            with self.db:
+                self.db.execute(create_statements())
+        elif self.db.pragma("user_version") != VERSION or self.db.pragma("application_id") != APPLICATION_ID:
+            self.db.close()
+            raise ForeignError
+        self.db.execute("PRAGMA synchronous=NORMAL")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.db.close()
+
+    def is_gone(self) -> bool:
+        """Whether the path no longer leads to the open database (`git clean` deletes it)."""
+        return bool(self.path) and self._look() != self._identity
+
+    def checkpoint(self, kind: Kind) -> "Checkpoint | None":
+        """How far the log of `kind` has been read; None for never."""
+        for device, inode, size, mtime, ctime, racy, offset, lines, unterminated in self.db.execute(
+                "SELECT device, inode, size, mtime_ns, ctime_ns, racy, offset, lines, unterminated"
+                " FROM logs WHERE name=?", (kind.log,)):
+            return Checkpoint((device, inode, size, mtime, ctime), offset, lines,
+                              racy=bool(racy), unterminated=bool(unterminated))
+        return None
+
+    def set_checkpoint(self, kind: Kind, point: Checkpoint) -> None:
+        """Note how far the log of `kind` has been read."""
+        self.db.execute("INSERT OR REPLACE INTO logs VALUES(?,?,?,?,?,?,?,?,?,?)",
+                        (kind.log, *point.signature, point.racy, point.offset, point.lines, point.unterminated))
+
+    def hint(self) -> "Hint | None":
+        """What was noted of the outbox."""
+        for row in self.db.execute("SELECT * FROM outbox"):
+            return row  # type: ignore[no-any-return]
+        return None
+
+    def set_hint(self, hint: "Hint") -> None:
+        """Note how far the outbox has been read."""
+        self.db.execute("DELETE FROM outbox")
+        self.db.execute("INSERT INTO outbox VALUES(?,?,?,?,?,?,?)", hint)
+
+    def chunk_ids(self, kind: Kind) -> "Iterator[tuple[float, str]]":
+        """(position, ids) of each chunk of a log, in order."""
+        return iter(self.db.execute("SELECT position, ids FROM chunks WHERE log=? ORDER BY position", (kind.log,)))
+
+    def chunk_sizes(self, kind: Kind) -> "list[tuple[float, int, int, bytes, bytes]]":
+        """(position, bytes, lines, digest, hash of the first line) of each chunk of a log, in order."""
+        return list(self.db.execute("SELECT position, bytes, lines, digest, substr(hashes, 1, 8) FROM chunks"
+                                    " WHERE log=? ORDER BY position", (kind.log,)))
+
+    def chunks(self, kind: Kind, first: float | None = None, last: float | None = None) -> "Iterator[Chunk]":
+        """The chunks of a log whose position lies in [first, last], in order."""
+        low, high = float("-inf") if first is None else first, float("inf") if last is None else last
+        for row in self.db.execute(
+                "SELECT position, bytes, lines, bad, digest, hashes, ids FROM chunks"
+                " WHERE log=? AND position BETWEEN ? AND ? ORDER BY position", (kind.log, low, high)):
+            yield Chunk(*row)
+
+    def last_chunk(self, kind: Kind) -> Chunk | None:
+        """The chunk at the end of a log."""
+        for row in self.db.execute("SELECT position, bytes, lines, bad, digest, hashes, ids FROM chunks"
+                                   " WHERE log=? ORDER BY position DESC LIMIT 1", (kind.log,)):
+            return Chunk(*row)
+        return None
+
+    def put_chunks(self, kind: Kind, chunks: "Iterable[Chunk]") -> None:
+        """Store chunks at their positions."""
+        self.db.executemany("INSERT OR REPLACE INTO chunks VALUES(?,?,?,?,?,?,?,?)", (
+            (kind.log, c.position, c.bytes, c.lines, c.bad, c.digest, c.hashes, c.ids) for c in chunks))
+
+    def drop_chunks(self, kind: Kind, first: float, last: float) -> None:
+        """Forget the chunks whose position lies in [first, last]."""
+        self.db.execute("DELETE FROM chunks WHERE log=? AND position BETWEEN ? AND ?", (kind.log, first, last))
+
+    def bad_lines(self, kind: Kind) -> int:
+        """How many lines of a log are not records."""
+        return int(self.db.execute("SELECT coalesce(sum(bad), 0) FROM chunks WHERE log=?", (kind.log,)).get)
+
+    def put_rows(self, kind: Kind, rows: "Iterable[Row]") -> None:
+        """Store the newest versions among `rows`, which stand in the order of the log, and what is there."""
+        self.db.executemany(upsert_statement(kind), rows)
+
+    def drop_rows(self, kind: Kind, ids: "Iterable[str]") -> None:
+        """Forget ids, tombstones included."""
+        self.db.executemany(f"DELETE FROM {kind.plural}_rows WHERE id=?", ((key,) for key in ids))  # noqa: S608 - names from our own table
+
+    def begin_rebuild(self, kind: Kind) -> None:
+        """Forget everything of one log, inside the caller's transaction."""
+        self.db.execute(f"DELETE FROM {kind.plural}_rows; {drop_index_statements(kind)}")  # noqa: S608 - names from our own table
+        self.db.execute("DELETE FROM chunks WHERE log=?", (kind.log,))
+
+    def end_rebuild(self, kind: Kind) -> None:
+        """Make the indexes that `begin_rebuild` dropped."""
+        self.db.execute(index_statements(kind))
+
+    def get(self, kind: Kind, key: str) -> "tuple[int, bool, str] | None":
+        """(version, deleted, raw line) of an id, tombstones included."""
+        for version, deleted, raw in self.db.execute(
+                f"SELECT version, deleted, raw FROM {kind.plural}_rows WHERE id=?", (key,)):  # noqa: S608 - names from our own table
+            return version, bool(deleted), raw
+        return None
+
+    def ids_beginning(self, kind: Kind, prefix: str, limit: int) -> list[str]:
+        """Live ids that begin with `prefix`, in order."""
+        rows = self.db.execute(
+            f"SELECT id FROM {kind.plural}_rows WHERE id >= ? AND substr(id, 1, ?) = ? AND NOT deleted"  # noqa: S608 - names from our own table
+            " ORDER BY id LIMIT ?", (prefix, len(prefix), prefix, limit))
+        return [key for (key,) in rows]
+
+    def _look(self) -> tuple[int, int]:
+        return signature.look(self.path)[:2] if self.path else (0, 0)
+
+
+def open_cache(path: str) -> Cache:
+    """The cache at `path`; a damaged one is deleted and begun anew. Needs the lock. Raises UNWRITABLE errors."""
+    try:
+        return Cache(path, make=True)
+    except DAMAGED:
+        delete(path)
+        return Cache(path, make=True)
+
+
+def delete(path: str) -> None:
+    """Delete a database and what SQLite keeps beside it."""
+    for suffix in ("-wal", "-shm", ""):
+        try:
+            os.unlink(path + suffix)
+        except FileNotFoundError:
+            continue

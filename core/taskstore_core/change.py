@@ -1,0 +1,122 @@
+"""What a create, update, delete or import makes of a record: one line, or a refusal. Pure but for the clock.
+
+The rules of the format stand here: defaults, stamps, `completed_at`, what may follow what. Each function gets the
+newest known version of the id, tombstones included, and gives the index row of the line to append.
+"""
+
+from collections.abc import Mapping
+
+from . import records
+from .clock import next_stamp
+from .errors import ConflictError, ExistsError, InvalidError, NotFoundError
+from .jsonl import BadLineError, index_line
+from .kinds import Kind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .jsonl import Row
+
+    Known = tuple[int, bool, str] | None
+    """(version, deleted, raw line) of an id, None where there never was one."""
+
+_ENDED = ("complete", "failed", "stopped")
+
+
+def create(kind: Kind, fields: Mapping[str, object], known: "Known") -> "Row":
+    """The first version of a record, or the first after its deletion.
+
+    Raises ExistsError where the id is taken, InvalidError for a value or a missing field.
+    """
+    key = fields[kind.key]
+    _refuse_reserved(fields)
+    if known and not known[1]:
+        raise ExistsError(f"{kind.title} {key} exists already", hint="update it, or choose another id")
+    stamp = next_stamp(known[0] if known else None)
+    defaults: dict[str, object] = {}
+    for name, field in records.FIELDS[kind.name].items():
+        if field.required and name not in fields:
+            raise InvalidError(f"{name}: a {kind.title} needs one", field=name)
+        if name not in kind.optional_keys and not field.required:
+            defaults[name] = field.default
+    record = {**defaults, kind.started: stamp, **fields}
+    record.pop("updated_at", None)
+    if "updated_at" in kind.fields or known:
+        record["updated_at"] = stamp
+    for name in kind.optional_keys:
+        if not record.get(name, True):
+            del record[name]
+    if kind.name == "execution" and record["status"] in _ENDED and record.get("completed_at") is None:
+        record["completed_at"] = stamp
+    return _line(kind, record)
+
+
+def update(kind: Kind, key: str, changes: Mapping[str, object], known: "Known", if_updated_at: int | None) -> "Row":
+    """The next version of a record: `changes` laid over what is there, byte for byte where nothing changes.
+
+    Raises NotFoundError, ConflictError when its version is not `if_updated_at`, InvalidError for a value.
+    """
+    version, raw = _live(kind, key, known, if_updated_at)
+    if changes.get(kind.key, key) != key:
+        raise InvalidError(f"{kind.key}: cannot be changed", hint="create another and delete this one", field=kind.key)
+    _refuse_reserved(changes)
+    changes = dict(changes)
+    status = changes.get("status")
+    stamp = next_stamp(version)
+    if kind.name == "execution" and status is not None and "completed_at" not in changes:
+        changes["completed_at"] = stamp if status in _ENDED else None
+    changes["updated_at"] = stamp  # the store's to give, so that a later edit beats the one it saw
+    records.check_values(kind, changes)
+    fields = records.raw_fields(raw)
+    fields.pop("op", None)  # belongs to the line that carried it
+    fields.update((name, records.raw_value(value)) for name, value in changes.items())
+    for name in kind.optional_keys:
+        if name in changes and not changes[name]:
+            del fields[name]
+    return _row(kind, records.encode(kind, fields))
+
+
+def delete(kind: Kind, key: str, known: "Known", if_updated_at: int | None) -> "Row":
+    """A tombstone; raises NotFoundError or ConflictError."""
+    version, _ = _live(kind, key, known, if_updated_at)
+    return _line(kind, {kind.key: key, "deleted": True, "updated_at": next_stamp(version)})
+
+
+def bring_in(kind: Kind, fields: Mapping[str, object], known: "Known") -> "Row | None":
+    """A line from elsewhere under its own stamps; None where the id has this version or a newer one already."""
+    row = _line(kind, fields)
+    return None if known and known[0] >= row[1] else row
+
+
+def _live(kind: Kind, key: str, known: "Known", if_updated_at: int | None) -> tuple[int, str]:
+    if known is None:
+        raise NotFoundError(f"there is no {kind.title} {key}")
+    version, deleted, raw = known
+    if deleted:
+        raise NotFoundError(f"the {kind.title} {key} was deleted")
+    if if_updated_at is not None and if_updated_at != version:
+        raise ConflictError(f"the {kind.title} {key} has changed: its version is {version}, not {if_updated_at}",
+                            hint="read it again")
+    return version, raw
+
+
+def _refuse_reserved(fields: Mapping[str, object]) -> None:
+    for name in ("deleted", "op"):
+        if name in fields:
+            raise InvalidError(f"{name}: is no field of a record",
+                               hint="use delete" if name == "deleted" else "", field=name)
+
+
+def _line(kind: Kind, record: Mapping[str, object]) -> "Row":
+    records.check_values(kind, record)
+    return _row(kind, records.encode(kind, {name: records.raw_value(value) for name, value in record.items()}))
+
+
+def _row(kind: Kind, line: str) -> "Row":
+    """The index row of a line we made, read the way every reader will."""
+    try:
+        row = index_line(kind, line.encode())
+    except BadLineError as error:
+        raise InvalidError(f"{kind.title}: {error}") from None
+    if row is None:
+        raise InvalidError(f"{kind.title}: an empty record")
+    return row

@@ -1,0 +1,99 @@
+"""From the outbox into the logs: what every write does last, and what a crash left undone.
+
+A frame's lines may stand in their logs already (a crash after the append, before the mark), partly (within it) or
+not at all (a power loss took them), so unless the frame is of this very pass each line is looked for first.
+"""
+
+from .errors import TaskStoreError
+from .log import Log, ReplacedError
+from .paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .frames import Write
+    from .outbox import Outbox
+    from .signature import Signature
+
+    Sealed = dict[str, tuple[Signature, Signature]]
+    """Log name → its signature before our append, and the one our append left it with."""
+
+_TRIES = 3
+
+
+class DrainError(Exception):
+    """A log could not be appended to; `undone` tells whether every log is as it was before."""
+
+    def __init__(self, cause: Exception, *, undone: bool) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.undone = undone
+
+
+def drain(paths: Paths, outbox: "Outbox", *, fresh: bool = False) -> "Sealed":
+    """Append the lines of all pending frames to their logs and note it in the outbox. Needs the lock.
+
+    `fresh` frames were written in this pass, so that their lines need not be looked for. A log that is replaced
+    under every try keeps its lines in the outbox, as pending. Raises DrainError.
+    """
+    sealed: Sealed = {}
+    opened: list[Log] = []
+    done = True
+    try:
+        for name, lines in _by_log(outbox.pending).items():
+            done = _append(paths, name, lines, opened, sealed, fresh=fresh) and done
+    except (OSError, TaskStoreError) as error:
+        undone = [log.undo() for log in opened]
+        raise DrainError(error, undone=all(undone)) from error
+    finally:
+        for log in opened:
+            log.close()
+    if done:
+        outbox.mark_applied()
+    return sealed
+
+
+def open_log(paths: Paths, name: str) -> Log:
+    """The log of this name, created where missing; see `Log` for what is raised."""
+    return Log(paths.file(name), may_create=not paths.git_is_writing())
+
+
+def sync_logs(paths: Paths, outbox: "Outbox") -> None:
+    """Fsync the logs that were appended to since they last were, and note it. Needs the lock; raises OSError."""
+    if outbox.pending:
+        return
+    for name in _by_log(outbox.unsynced):
+        log = open_log(paths, name)
+        try:
+            log.sync()
+        finally:
+            log.close()
+    if outbox.unsynced:
+        outbox.mark_synced()
+
+
+def _append(paths: Paths, name: str, lines: list[str], opened: list[Log], sealed: "Sealed", *, fresh: bool) -> bool:
+    """Whether the lines of one log stand in it."""
+    for attempt in range(_TRIES):
+        log = open_log(paths, name)
+        opened.append(log)
+        wanted = lines if fresh and not attempt else log.missing(lines)
+        if not wanted:
+            return True
+        try:
+            log.append(wanted)
+        except ReplacedError:
+            continue
+        if signature := log.seal():
+            sealed[name] = (log.before, signature)
+        return True
+    return False
+
+
+def _by_log(pending: "Sequence[Write]") -> dict[str, list[str]]:
+    logs: dict[str, list[str]] = {}
+    for frame in pending:
+        for name, line in frame.entries:
+            logs.setdefault(name, []).append(line)
+    return logs

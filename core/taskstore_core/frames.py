@@ -1,0 +1,79 @@
+"""Frames of the outbox: bytes in, bytes out, no files.
+
+One frame is one line of JSON that ends in a CRC-32 of what stands before it:
+
+    {"seq":7,"boot":"…","at":1700000000000,"entries":[["prds.jsonl","{…}"]],"sum":"0f3c9a11"}
+    {"applied":7,"sum":…}   the lines of every frame up to 7 stand in their logs
+    {"synced":7,"sum":…}    and those logs were fsynced since
+    {"abort":7,"sum":…}     frame 7 was taken back before anybody was told that it succeeded
+    {"outbox":"…","sum":…}  the first line: the identity of this outbox
+
+The file is filled with zeros ahead of its end. A stretch that is no frame (torn by a crash) is passed over up to
+its line end; a zero byte ends the scan.
+"""
+
+import zlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    Entry = tuple[str, str]
+    """The name of a log, and one line for it, without its line end."""
+
+_SUM_BYTES = len(',"sum":"00000000"}')
+
+
+class Write:
+    """A frame that carries lines: `seq` counts up by one, `boot` and `at` tell when it was written."""
+
+    __slots__ = ("at", "boot", "end", "entries", "offset", "seq")
+
+    def __init__(self, seq: int, boot: str, at: int, entries: "Sequence[Entry]") -> None:
+        self.seq = seq
+        self.boot = boot
+        self.at = at
+        self.entries = entries
+        self.offset = self.end = 0  # its bytes in the file, once they stand there
+
+    def encode(self) -> bytes:
+        """The frame's bytes, line end included."""
+        return _seal({"seq": self.seq, "boot": self.boot, "at": self.at, "entries": self.entries})
+
+
+def encode_mark(name: str, value: int | str) -> bytes:
+    """The bytes of an "applied", "synced", "abort" or "outbox" frame, line end included."""
+    return _seal({name: value})
+
+
+def scan(data: bytes, base: int) -> "Iterator[tuple[int, int, dict[str, object] | None]]":
+    """Each line of `data`, which stands at file offset `base`, as (offset, end, frame); frame None if damaged.
+
+    Ends at the first zero byte. An unterminated stretch before it is given as damaged, with its end where the
+    zeros begin.
+    """
+    stop = data.find(b"\0")
+    stop = len(data) if stop < 0 else stop
+    start = 0
+    while start < stop:
+        newline = data.find(b"\n", start, stop)
+        end = stop if newline < 0 else newline + 1
+        yield base + start, base + end, None if newline < 0 else _open(data[start:newline])
+        start = end
+
+
+def _seal(frame: dict[str, object]) -> bytes:
+    import json
+
+    body = json.dumps(frame, ensure_ascii=False, separators=(",", ":"))[:-1].encode()
+    return body + b',"sum":"%08x"}\n' % zlib.crc32(body)
+
+
+def _open(line: bytes) -> dict[str, object] | None:
+    import json
+
+    body = line[:-_SUM_BYTES]
+    if line[-_SUM_BYTES:] != b',"sum":"%08x"}' % zlib.crc32(body):
+        return None
+    frame: dict[str, object] = json.loads(body + b"}")
+    return frame

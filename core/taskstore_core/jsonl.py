@@ -1,0 +1,178 @@
+"""Lines of a log: bytes to (id, version, index columns) and nothing else; pure.
+
+A line is a record, blank, a conflict marker, or bad. Lines are split at LF alone (U+2028 and friends are ordinary
+characters inside a string); CR, BOM and spaces around a line are tolerated. `index_line` is the rule for what a
+line means. `bulk_index` gives the same answers for whole files about five times faster; whatever it cannot take
+in its stride it hands to `index_line`, and a property test holds the two together.
+"""
+
+from .clock import MAX_STAMP
+from .kinds import Kind
+
+MARKERS = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
+MAX_READ_DEPTH = 500
+"""Deeper lines are bad: SQLite's JSON functions and Python's recursion limit end at 1000."""
+
+_INT_DIGITS = 20  # of a 64-bit integer with its sign; Python refuses to convert some thousands of them
+
+_TRIM = " \t\r\ufeff"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    Row = tuple[str, int, int, str, *tuple[str | int | None, ...]]
+    """id, version, deleted (0 or 1), raw text, then the values of `columns(kind)`."""
+
+
+class BadLineError(ValueError):
+    """Why a line is not a record; the message is for people."""
+
+
+def columns(kind: Kind) -> tuple[str, ...]:
+    """The fields that the cache stores beside the raw line: what is indexed, and when it began."""
+    return kind.indexed if kind.started == "updated_at" else (*kind.indexed, kind.started)
+
+
+def index_line(kind: Kind, line: bytes) -> "Row | None":
+    """The index row of one line, or None for a blank line or a conflict marker.
+
+    Raises BadLineError for anything else that is not a record of a log.
+    """
+    try:
+        text = line.decode().strip(_TRIM)
+    except UnicodeDecodeError as error:
+        raise BadLineError(f"not UTF-8 at byte {error.start}") from None
+    if not text or text.startswith(MARKERS):
+        return None
+    record = parse_object(text)
+    key = record.get(kind.key)
+    if not isinstance(key, str) or not key or not (key.isprintable() or min(key) >= " "):
+        raise BadLineError(f"no usable {kind.key!r}")
+    row: Row = (key, version_of(kind, record), int(record.get("deleted") is True), text,
+                *(_column(record.get(name)) for name in columns(kind)))
+    return row
+
+
+def parse_object(text: str) -> dict[str, object]:
+    """The JSON object in `text`; raises BadLineError for anything but one valid, storable object."""
+    import json
+
+    if too_deep(text):
+        raise BadLineError("nested too deeply")
+    try:
+        record = json.loads(text, parse_constant=_refuse_constant, parse_int=_parse_int)
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BadLineError("half of a surrogate pair in a string") from None
+    except (ValueError, RecursionError) as error:
+        raise BadLineError(f"not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise BadLineError("not a JSON object")
+    return record
+
+
+def version_of(kind: Kind, record: dict[str, object]) -> int:
+    """`updated_at`, else the largest of the other stamps and 0; raises BadLineError for what is no stamp."""
+    stamps = {name: _stamp(name, record.get(name)) for name in kind.versions}
+    updated = stamps.pop("updated_at", None)
+    return updated if updated is not None else max(0, 0, *(stamp or 0 for stamp in stamps.values()))
+
+
+def too_deep(text: str) -> bool:
+    """Whether brackets nest beyond MAX_READ_DEPTH; brackets in strings count only once there are that many."""
+    if text.count("{") + text.count("[") <= MAX_READ_DEPTH:
+        return False
+    depth = deepest = 0
+    in_string = escaped = False
+    for char in text:
+        if in_string:
+            in_string = escaped or char != '"'
+            escaped = char == "\\" and not escaped
+        elif char == '"':
+            in_string = True
+        elif char in "{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in "}]":
+            depth -= 1
+    return deepest > MAX_READ_DEPTH
+
+
+def _stamp(name: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadLineError(f"{name} is not an integer")
+    if abs(value) > MAX_STAMP:
+        raise BadLineError(f"{name} is beyond 2^53")
+    return value
+
+
+def _column(value: object) -> str | int | None:
+    """What SQLite can hold of a value; the rest stays in the raw line."""
+    if isinstance(value, str):
+        return value
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_STAMP else None
+
+
+def _refuse_constant(name: str) -> None:
+    raise BadLineError(f"{name} is not JSON")
+
+
+def _parse_int(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _INT_DIGITS else float(digits)
+
+
+def bulk_indexer(kind: Kind) -> "Callable[[Sequence[bytes]], list[Row | BadLineError | None]]":
+    """A function from the lines of one stretch of a log to what `index_line` makes of each."""
+    from operator import attrgetter
+
+    import msgspec
+
+    decode: Callable[[str], Any] = msgspec.json.Decoder(_index_struct(kind)).decode
+    others = [name for name in kind.versions if name != "updated_at"]
+    values = attrgetter(kind.key, "deleted", *columns(kind))
+
+    def row(line: bytes) -> "Row | BadLineError | None":
+        try:
+            text = line.decode()
+            if too_deep(text):
+                return index_or_error(kind, line)
+            record = decode(text)
+        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+            return index_or_error(kind, line)
+        key, deleted, *rest = values(record)
+        if not key.isprintable():
+            return index_or_error(kind, line)
+        version = record.updated_at
+        if version is None:
+            version = max(0, 0, *(getattr(record, name) or 0 for name in others))
+        return (key, version, 1 if deleted else 0, text.strip(_TRIM), *rest)
+
+    return lambda lines: list(map(row, lines))
+
+
+def _index_struct(kind: Kind) -> type:
+    """The fields that `index_line` looks at, with the bounds it holds them to."""
+    from typing import Annotated
+
+    import msgspec
+
+    stamp = Annotated[int, msgspec.Meta(ge=-MAX_STAMP, le=MAX_STAMP)]
+    names = dict.fromkeys((*kind.versions, *columns(kind)))
+    return msgspec.defstruct(
+        "Index",
+        [(kind.key, Annotated[str, msgspec.Meta(min_length=1)]),
+         *((name, stamp | None if name.endswith("_at") else str | None, None) for name in names),
+         ("deleted", bool, False)],
+        gc=False)
+
+
+def index_or_error(kind: Kind, line: bytes) -> "Row | BadLineError | None":
+    """What `index_line` gives or raises."""
+    try:
+        return index_line(kind, line)
+    except BadLineError as error:
+        return error

@@ -1,0 +1,76 @@
+"""The store's own files in the work tree: creating them, and the version of their format."""
+
+import os
+
+from .errors import NoStoreError, UnsupportedVersionError
+from .files import create_file, create_folder
+from .kinds import LOGS
+from .paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FORMAT = 1
+_DIGITS = 9
+MIGRATIONS: "dict[int, Callable[[Paths], None]]" = {}
+"""Format version → what turns a store of it into one of the next. Under the lock, before anything else is read."""
+
+IGNORED = ("store.db", "store.db-*", "repo_state.jsonl", ".local/", ".new-*")
+
+
+def create(paths: Paths) -> list[str]:
+    """Make whatever of a store is missing; the names of the files made. What is there stays as it is.
+
+    Raises OSError where the folder cannot be written.
+    """
+    create_folder(paths.directory)
+    made = []
+    ignored = "".join(f"{pattern}\n" for pattern in IGNORED).encode()
+    for name, content in ((".gitignore", ignored), *((log, b"") for log in LOGS), (".version", b"%d\n" % FORMAT)):
+        if create_file(paths.file(name), content):
+            made.append(name)
+    return made
+
+
+def read_version(paths: Paths) -> int:
+    """The format version of a store.
+
+    Raises NoStoreError where there is none, UnsupportedVersionError for a newer one or one that makes no sense.
+    """
+    path = paths.file(".version")
+    try:
+        with open(path, "rb") as file:
+            content = file.read(4096)
+    except FileNotFoundError:
+        raise NoStoreError(f"there is no store in {paths.directory}",
+                           hint="taskstore init makes one, --store DIR names another") from None
+    except OSError as error:
+        raise NoStoreError(f"cannot read {path}: {error.strerror}") from None
+    digits = content.removeprefix(b"\xef\xbb\xbf").lstrip()
+    end = next((n for n in range(len(digits)) if not digits[n:n + 1].isdigit()), len(digits))
+    if not 0 < end <= _DIGITS:
+        raise UnsupportedVersionError(f"{path} does not begin with a number",
+                                      hint=f"restore it from git, or write {FORMAT} into it")
+    version = int(digits[:end])
+    if version > FORMAT:
+        raise UnsupportedVersionError(f"{paths.directory} has format {version}, this release knows up to {FORMAT}",
+                                      hint="install a newer taskstore; nothing was touched")
+    return version
+
+
+def migrate(paths: Paths, version: int) -> None:
+    """Bring a store of an older format up to date, one step at a time. Needs the lock."""
+    while version < FORMAT:
+        step = MIGRATIONS.get(version)
+        if step is None:
+            raise UnsupportedVersionError(f"{paths.directory} has format {version}, which this release cannot bring"
+                                          f" up to {FORMAT}", hint="nothing was touched")
+        step(paths)
+        version += 1
+        temporary = paths.file(".new-version")
+        with open(temporary, "wb") as file:
+            file.write(b"%d\n" % version)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, paths.file(".version"))

@@ -1,0 +1,83 @@
+"""The store's lock: one flock on a file that is never deleted, held for one pass over the store.
+
+Never a data file (git replaces those) and never a pid file (pids are reused). The descriptor is opened for each
+pass: a forked child that inherited a kept one would share its lock.
+"""
+
+import fcntl
+import os
+
+from .errors import BusyError, ReadOnlyError
+from .files import create_folder, share_like_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+WAIT_S = 5.0
+
+
+class Lock:
+    """`with Lock(path):` holds the lock; raises BusyError after `wait_s`, ReadOnlyError where it cannot exist."""
+
+    __slots__ = ("_fd", "_path", "_wait_s")
+
+    def __init__(self, path: str, wait_s: float = WAIT_S) -> None:
+        self._path = path
+        self._wait_s = wait_s
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        fd = _open(self._path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            fd = _wait(self._path, self._wait_s)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+
+    def __exit__(self, kind: "type[BaseException] | None", error: "BaseException | None",
+                 trace: "TracebackType | None") -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+
+def _open(path: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        create_folder(os.path.dirname(path))
+        fd = os.open(path, flags, 0o600)
+        share_like_folder(fd, path)
+    except OSError as error:
+        raise ReadOnlyError(f"cannot write {path}: {error.strerror}",
+                            hint="the store can be read; writing needs that folder") from None
+    return fd
+
+
+def _wait(path: str, wait_s: float) -> int:
+    """A locked descriptor, got by a thread that sleeps in the kernel: polling would starve under many writers."""
+    import threading
+
+    guard = threading.Lock()
+    done = threading.Event()
+    abandoned = False
+    fd = _open(path)
+
+    def acquire() -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with guard:
+            if abandoned:
+                os.close(fd)
+            done.set()
+
+    threading.Thread(target=acquire, daemon=True, name="taskstore-lock").start()
+    if done.wait(wait_s):
+        return fd
+    with guard:
+        if done.is_set():
+            return fd
+        abandoned = True
+    raise BusyError(f"another process has held {path} for {wait_s:g} s", hint="try again")

@@ -1,0 +1,292 @@
+"""The outbox: the file in which a write becomes durable before any tracked file is touched.
+
+Append-only, and the only record of what was acknowledged: git rewrites the logs, but never this file. How far it
+has been applied to the logs is written into the same file, so no crash can separate the two. Whoever changes it
+holds the store's lock; `is_ahead` may be asked without.
+"""
+
+import os
+
+from . import frames
+from .clock import boot_id, now_ms
+from .errors import ReadOnlyError, TaskStoreError
+from .files import share_like_folder, sync_folder, write_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Hint = tuple[str, str, int, int, int, int, int]
+    """(outbox id, boot id, end, resume, seq, applied, synced): what the cache remembers of an outbox it has read.
+
+    `end` is the offset up to which it was read; `resume` that of the first frame not yet applied and synced.
+    """
+
+GROW = 1 << 20      # zero-filled ahead: a sync that changes no metadata is 15 to 40 % faster
+RESERVE = 4096      # kept free in the zeros, so that a full disk still has room for an abort
+KEEP_MS = 30 * 24 * 3600 * 1000
+KEEP_BYTES = 64 << 20
+
+
+class Outbox:
+    """An open outbox and what has been read of it.
+
+    `pending` are frames whose lines may be missing from their logs; `unsynced` those whose logs were not fsynced
+    since they were appended to. Both in order of `seq`.
+    """
+
+    id: str
+    end: int  # offset behind the last frame
+    seq: int  # of the newest frame
+    applied: int
+    synced: int
+    pending: "list[frames.Write]"
+    unsynced: "list[frames.Write]"
+
+    def __init__(self, path: str, hint: "Hint | None" = None, *, writable: bool = True) -> None:
+        """Open the outbox at `path` and read it from where `hint` ends.
+
+        Writable, it is created where missing and the lock must be held. Raises ReadOnlyError where it cannot be.
+        """
+        self.path = path
+        self._writable = writable
+        self.boot = boot_id()
+        self.failed = ""
+        self._fd = -1
+        self._reset()
+        self._open(hint)
+
+    def close(self) -> None:
+        """Close the descriptor; nothing is written."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @property
+    def hint(self) -> "Hint":
+        """What to remember so that the next process need not read this far again."""
+        waiting = [*self.pending[:1], *self.unsynced[:1]]
+        resume = min((frame.offset for frame in waiting), default=self.end)
+        return (self.id, self.boot, self.end, resume, self.seq, self.applied, self.synced)
+
+    def refresh(self) -> None:
+        """Read what others have written since; start over where the file was replaced. Needs the lock."""
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            there = None
+        here = os.fstat(self._fd)
+        if there is None or (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+            self.close()
+            self._open(None)
+        else:
+            self._read(self.end)
+
+    def append(self, groups: "Sequence[Sequence[frames.Entry]]") -> "list[frames.Write]":
+        """Make one frame a group durable, all with one fdatasync.
+
+        Raises ReadOnlyError when the disk is full (nothing was written) or a sync failed (`applied` tells whether
+        the frames could be taken back), and from then on always: what a failed fsync left behind is unknown.
+        """
+        self._refuse_if_failed()
+        at = now_ms()
+        written = [frames.Write(self.seq + 1 + n, self.boot, at, group) for n, group in enumerate(groups)]
+        data, offset = b"", self.end
+        for frame in written:
+            frame.offset = offset + len(data)
+            data += frame.encode()
+            frame.end = offset + len(data)
+        self._reserve(offset + len(data))
+        self._put(data, offset)
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self._take_back(written, error)
+        self.seq = written[-1].seq
+        self.pending += written
+        self.unsynced += written
+        return written
+
+    def mark_applied(self) -> None:
+        """Note that every pending frame's lines stand in their logs. Not synced: a crash only means looking again."""
+        self._note("applied", self.seq)
+        self.applied = self.seq
+        self.pending.clear()
+
+    def mark_synced(self) -> None:
+        """Note that the logs were fsynced after everything applied so far."""
+        self._note("synced", self.applied)
+        self.synced = self.applied
+        self.unsynced = [frame for frame in self.unsynced if frame.seq > self.synced]
+
+    def abort(self, aborted: "Sequence[frames.Write]") -> None:
+        """Take pending frames back, durably; raises OSError when that cannot be made sure of."""
+        self._put(b"".join(frames.encode_mark("abort", frame.seq) for frame in aborted), self.end)
+        os.fdatasync(self._fd)
+        self._forget({frame.seq for frame in aborted})
+        if not self.pending:
+            self.mark_applied()
+
+    def retire(self) -> None:
+        """Drop frames that are applied, synced and old, once they are worth a rewrite of the file."""
+        if self.pending or self.unsynced or self.end < GROW:
+            return
+        data = os.pread(self._fd, self.end, 0)
+        kept = [line for line in frames.scan(data, 0) if line[2] and "seq" in line[2] and not self._is_old(line)]
+        size = sum(end - offset for offset, end, _ in kept)
+        if size <= self.end // 2:
+            self._rewrite(b"".join(data[offset:end] for offset, end, _ in kept))
+
+    def _is_old(self, line: "tuple[int, int, dict[str, object] | None]") -> bool:
+        offset, _, frame = line
+        at = frame["at"] if frame else 0
+        return (isinstance(at, int) and at < now_ms() - KEEP_MS) or offset < self.end - KEEP_BYTES // 2
+
+    def _open(self, hint: "Hint | None") -> None:
+        flags = (os.O_RDWR if self._writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._fd = os.open(self.path, flags)
+        except FileNotFoundError:
+            if self._writable:
+                self._rewrite(b"")
+            return
+        except OSError as error:
+            raise ReadOnlyError(f"cannot open {self.path}: {error.strerror}") from None
+        self._reset()
+        header = next(iter(frames.scan(os.pread(self._fd, 512, 0), 0)), (0, 0, None))[2]
+        self.id = str(header.get("outbox", "")) if header else ""
+        if hint and hint[:2] == (self.id, self.boot):
+            _, _, self.end, resume, self.seq, self.applied, self.synced = hint
+            self._read(resume)
+        else:
+            self._read(0)
+            # Appended before this boot and never fsynced since: the logs may have lost them, so look again.
+            self.pending = [f for f in self.unsynced if f.seq > self.applied or f.boot != self.boot]
+
+    def _reset(self) -> None:
+        self.id = ""
+        self.end = self.seq = self.applied = self.synced = 0
+        self.pending, self.unsynced = [], []
+
+    def _read(self, start: int) -> None:
+        data = os.pread(self._fd, max(0, os.fstat(self._fd).st_size - start), start)
+        for offset, end, frame in frames.scan(data, start):
+            self.end = max(self.end, end)
+            if frame is not None:
+                self._take(offset, end, frame)
+        self.pending = [frame for frame in self.pending if frame.seq > self.applied]
+        self.unsynced = [frame for frame in self.unsynced if frame.seq > self.synced]
+        if self._writable and self.end > start and data[self.end - start - 1:self.end - start] != b"\n":
+            self._put(b"\n", self.end)  # closes what a crash tore, so that the next frame begins a line
+
+    def _take(self, offset: int, end: int, frame: dict[str, object]) -> None:
+        match frame:
+            case {"seq": int(seq), "boot": str(boot), "at": int(at), "entries": list(entries)}:
+                write = frames.Write(seq, boot, at, [(name, line) for name, line in entries])
+                write.offset, write.end = offset, end
+                self.seq = max(self.seq, seq)
+                self.pending.append(write)
+                self.unsynced.append(write)
+            case {"applied": int(seq)}:
+                self.applied = max(self.applied, seq)
+                self.seq = max(self.seq, seq)
+            case {"synced": int(seq)}:
+                self.synced = max(self.synced, seq)
+            case {"abort": int(seq)}:
+                self._forget({seq})
+            case _:
+                pass  # the header, or a frame of a later release
+
+    def _forget(self, aborted: set[int]) -> None:
+        self.pending = [frame for frame in self.pending if frame.seq not in aborted]
+        self.unsynced = [frame for frame in self.unsynced if frame.seq not in aborted]
+
+    def _note(self, name: str, seq: int) -> None:
+        """Write a mark, which speeds up the next opening. Without it nothing is lost, but nothing more is written."""
+        try:
+            self._put(frames.encode_mark(name, seq), self.end)
+        except ReadOnlyError as error:
+            self.failed = error.message
+
+    def _put(self, data: bytes, offset: int) -> None:
+        try:
+            write_all(self._fd, data, offset)
+        except OSError as error:
+            self.failed = f"writing {self.path} failed: {error.strerror}"
+            raise ReadOnlyError(self.failed, applied="unknown") from error
+        self.end = offset + len(data)
+
+    def _reserve(self, end: int) -> None:
+        """Zero-fill ahead so that a frame ending at `end` and an abort fit; raises ReadOnlyError on a full disk."""
+        size = os.fstat(self._fd).st_size
+        if end + RESERVE <= size:
+            return
+        target = (end + RESERVE + GROW - 1) // GROW * GROW
+        try:
+            write_all(self._fd, bytes(target - size), size)
+            os.fsync(self._fd)
+        except OSError as error:
+            os.ftruncate(self._fd, size)
+            raise ReadOnlyError(f"cannot write {self.path}: {error.strerror}",
+                                hint="nothing was written; free some space and try again") from None
+
+    def _take_back(self, written: "Sequence[frames.Write]", cause: OSError) -> None:
+        """After a failed sync: write the same bytes again, with aborts behind them, and sync those.
+
+        Again, because the kernel may have dropped the first copy and marked its pages clean: a hole there would
+        end the next scan before whatever is appended later.
+        """
+        self.failed = f"syncing {self.path} failed ({cause.strerror}): this process writes nothing more"
+        start = written[0].offset // 4096 * 4096
+        head = os.pread(self._fd, self.end - start, start)
+        aborts = b"".join(frames.encode_mark("abort", frame.seq) for frame in written)
+        try:
+            self._put(head + aborts, start)
+            os.fdatasync(self._fd)
+        except (OSError, TaskStoreError):
+            raise ReadOnlyError(self.failed, applied="unknown", hint="check the disk; then look whether the write "
+                                "is there before repeating it") from cause
+        raise ReadOnlyError(self.failed, hint="nothing was written; check the disk") from cause
+
+    def _refuse_if_failed(self) -> None:
+        if self.failed:
+            raise ReadOnlyError(self.failed, hint="check the disk, then start anew")
+
+    def _rewrite(self, kept: bytes) -> None:
+        """Put a fresh outbox with the frames in `kept` in the place of this one, whole or not at all."""
+        import secrets
+
+        temporary = f"{self.path}.new"
+        marks = b"".join(frames.encode_mark(name, self.seq) for name in ("applied", "synced")) if kept else b""
+        data = frames.encode_mark("outbox", secrets.token_hex(8)) + kept + marks
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            share_like_folder(fd, temporary)
+            write_all(fd, data.ljust((len(data) // GROW + 1) * GROW, b"\0"))
+            os.fsync(fd)
+        except OSError as error:
+            os.unlink(temporary)
+            raise ReadOnlyError(f"cannot write {self.path}: {error.strerror}", hint="nothing was written") from None
+        finally:
+            os.close(fd)
+        os.rename(temporary, self.path)
+        sync_folder(os.path.dirname(self.path))
+        self.close()
+        self._open(None)
+
+
+def is_ahead(path: str, hint: "Hint | None") -> bool:
+    """Whether the outbox may hold frames that the reader who noted `hint` has not seen applied. Needs no lock."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        if hint is None or hint[1] != boot_id() or hint[4] != hint[5]:
+            return True
+        if not os.pread(fd, 64, 0).startswith(b'{"outbox":"%s"' % hint[0].encode()):
+            return True
+        tail = os.pread(fd, GROW, hint[2])
+        return any(frame is None or "seq" in frame for _, _, frame in frames.scan(tail, hint[2]))
+    finally:
+        os.close(fd)

@@ -1,0 +1,144 @@
+"""Lists: filters, order and pages of live records, as SQL on the cache's views; pure.
+
+A page ends in a cursor that names the last record's place in the order, so that records which come or go between
+two pages neither repeat nor hide others.
+"""
+
+import json
+
+from .errors import InvalidError
+from .jsonl import columns
+from .kinds import Kind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Value = str | int | float | bool | None
+
+OPERATORS = {"eq": "IS", "ne": "IS NOT", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+class Query:
+    """SQL with its parameters; `order_by` is the expression whose value a cursor keeps."""
+
+    __slots__ = ("limit", "parameters", "sql")
+
+    def __init__(self, sql: str, parameters: "list[Value]", limit: int | None) -> None:
+        self.sql = sql
+        self.parameters = parameters
+        self.limit = limit
+
+
+def build(kind: Kind, where: "Mapping[str, object] | None" = None, order: str | None = None,
+          limit: int | None = None, cursor: str | None = None) -> Query:
+    """The query for a list; its rows are (id, order value, raw).
+
+    `where` is {field: value} or {field: {operator: value}}, all of which must hold; `order` a field, descending
+    with a leading "-" (default: when a record began). Raises InvalidError for anything that makes no sense.
+    """
+    order = order or kind.started
+    descending = order.startswith("-")
+    field = order.removeprefix("-")
+    parameters: list[Value] = []
+    by = _expression(kind, field, parameters)
+    clauses = ["NOT deleted"]
+    for name, condition in (where or {}).items():
+        clauses += _condition(kind, name, condition, parameters)
+    if cursor is not None:
+        clauses.append(_after(kind, field, cursor, order, parameters))
+    way = "DESC" if descending else "ASC"
+    sql = (f"SELECT id, {by} AS o, raw FROM {kind.plural}_rows WHERE {' AND '.join(clauses)}"  # noqa: S608 - names from our own table, values bound
+           f" ORDER BY o IS NULL, o {way}, id {way}")
+    if limit is not None:
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise InvalidError(f"limit: must be a positive whole number, not {limit!r}", field="limit")
+        sql += f" LIMIT {limit + 1}"
+    return Query(sql, parameters, limit)
+
+
+def encode_cursor(order: str, value: "Value", key: str) -> str:
+    """The cursor behind a record."""
+    return json.dumps([order, value, key], separators=(",", ":")).encode().hex()
+
+
+def _decode_cursor(cursor: str, order: str) -> "tuple[Value, str]":
+    try:
+        of, value, key = json.loads(bytes.fromhex(cursor))
+    except (ValueError, TypeError):
+        raise InvalidError("cursor: not one that a list gave", field="cursor") from None
+    if of != order or not isinstance(key, str) or isinstance(value, list | dict):
+        raise InvalidError("cursor: belongs to a list in another order", field="cursor")
+    return value, key
+
+
+def _after(kind: Kind, field: str, cursor: str, order: str, parameters: "list[Value]") -> str:
+    value, key = _decode_cursor(cursor, order)
+    sign = "<" if order.startswith("-") else ">"
+    if value is None:
+        by = _expression(kind, field, parameters)
+        parameters.append(key)
+        return f"({by} IS NULL AND id {sign} ?)"
+    parts = []
+    for template in ("{by} {sign} ?", "({by} = ? AND id {sign} ?)", "{by} IS NULL"):
+        by = _expression(kind, field, parameters)
+        parts.append(template.format(by=by, sign=sign))
+        parameters += [value, key][:template.count("?")]
+    return f"({' OR '.join(parts)})"
+
+
+def _expression(kind: Kind, field: str, parameters: "list[Value]") -> str:
+    """SQL for a field: its column, or what the raw line holds under an unknown name."""
+    if field == kind.key:
+        return "id"
+    if field in columns(kind) or field in kind.fields or field in kind.optional_keys:
+        return field
+    if not field or '"' in field or "\0" in field:
+        raise InvalidError(f"there is no field {field!r}", field=field)
+    parameters.append(f'$."{field}"')
+    return "json_extract(raw, ?)"
+
+
+def _condition(kind: Kind, field: str, condition: object, parameters: "list[Value]") -> list[str]:
+    tests = condition if isinstance(condition, dict) else {"eq": condition}
+    clauses = []
+    for operator, value in tests.items():
+        if operator == "contains":
+            clauses.append(_contains(field, value, parameters))
+            continue
+        expression = _expression(kind, field, parameters)
+        if operator == "in" and isinstance(value, list):
+            _check_words(kind, field, value)
+            clauses.append(f"{expression} IN ({', '.join('?' * len(value))})")
+            parameters += [_scalar(field, item) for item in value]
+        elif operator in OPERATORS:
+            _check_words(kind, field, [value])
+            clauses.append(f"{expression} {OPERATORS[operator]} ?")
+            parameters.append(_scalar(field, value))
+        else:
+            raise InvalidError(f"{field}: there is no operator {operator!r}",
+                               hint=f"operators: {', '.join((*OPERATORS, 'in', 'contains'))}", field=field)
+    return clauses
+
+
+def _contains(field: str, value: object, parameters: "list[Value]") -> str:
+    """A member of a list, or a part of a text: json_each gives the one row of a scalar no key."""
+    if '"' in field or "\0" in field:
+        raise InvalidError(f"there is no field {field!r}", field=field)
+    parameters += [f'$."{field}"', _scalar(field, value), _scalar(field, value)]
+    return ("EXISTS (SELECT 1 FROM json_each(raw, ?) AS e"
+            " WHERE CASE WHEN e.key IS NULL THEN instr(e.value, ?) ELSE e.value IS ? END)")
+
+
+def _check_words(kind: Kind, field: str, values: list[object]) -> None:
+    """A status that does not exist would only ever find nothing: say so."""
+    words = kind.enums.get(field)
+    for value in values:
+        if words and value is not None and value not in words:
+            raise InvalidError(f"{field}: {value!r} is not one of {', '.join(words)}", field=field)
+
+
+def _scalar(field: str, value: object) -> "Value":
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise InvalidError(f"{field}: can only be compared with a text, a number, true, false or null", field=field)

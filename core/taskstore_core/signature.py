@@ -1,0 +1,43 @@
+"""The signature of a file: what `stat` says of it, enough to tell whether it changed since we looked.
+
+The rule for racy timestamps is git's (Documentation/technical/racy-git.txt): a file modified within the clock's
+granularity of our look may change again without showing it, so such a signature proves nothing. Our own appends
+set a modification time of their own, to the nanosecond, which no other writer's will equal; they are never racy.
+"""
+
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Signature = tuple[int, int, int, int, int]
+    """device, inode, size in bytes, mtime and ctime in ns. An inode alone proves nothing: it is reused at once."""
+
+MISSING: "Signature" = (0, 0, 0, 0, 0)
+"""Signature of a file that does not exist."""
+
+_SECOND = 1_000_000_000
+_TICK = 20_000_000  # twice the longest tick a Linux kernel is built with (HZ=100)
+
+
+def of(status: os.stat_result) -> "Signature":
+    """The signature in a `stat` result."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def look(path: str) -> "Signature":
+    """The signature of the file at `path` now, MISSING where there is none."""
+    try:
+        return of(os.stat(path))
+    except FileNotFoundError:
+        return MISSING
+
+
+def is_racy(signature: "Signature", looked_at_ns: int | None = None) -> bool:
+    """Whether the file may have changed after the look without its signature showing it."""
+    if signature == MISSING:
+        return False
+    newest = max(signature[3], signature[4])
+    # A file system that keeps whole seconds (FAT: two) shows it by a modification time without a fraction.
+    granularity = _TICK if signature[3] % _SECOND else 2 * _SECOND
+    return newest + granularity > (time.time_ns() if looked_at_ns is None else looked_at_ns)
