@@ -35,6 +35,7 @@ class ForeignError(Exception):
 DAMAGED = (ForeignError, apsw.NotADBError, apsw.CorruptError, apsw.SchemaChangeError, apsw.MismatchError)
 UNWRITABLE = (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.IOError, apsw.FullError,
               apsw.BusyError)
+_WAL_PAGES = 8000  # 32 MiB before the log of the cache itself is folded in, which syncs the disk: SQLite's own is 4
 _BUSY_MS = 5000  # only a person's SQL tool can hold it: our own writers take turns by the store's lock
 
 
@@ -85,7 +86,8 @@ class Cache:
         elif self.db.pragma("user_version") != VERSION or self.db.pragma("application_id") != APPLICATION_ID:
             self.db.close()
             raise ForeignError
-        self.db.execute("PRAGMA synchronous=NORMAL")
+        self.db.execute(f"PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+        self.db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # else every short command would pay for it
 
     def close(self) -> None:
         """Close the connection."""
@@ -94,6 +96,11 @@ class Cache:
     def is_gone(self) -> bool:
         """Whether the path no longer leads to the open database (`git clean` deletes it)."""
         return bool(self.path) and self._look() != self._identity
+
+    def is_level(self, kind: Kind, path: str) -> bool:
+        """Whether the rows are what the log of `kind`, at `path`, says now; by one `stat`."""
+        point = self.checkpoint(kind)
+        return point is not None and not point.racy and signature.look(path) == point.signature
 
     def checkpoint(self, kind: Kind) -> "Checkpoint | None":
         """How far the log of `kind` has been read; None for never."""
@@ -120,21 +127,14 @@ class Cache:
         self.db.execute("DELETE FROM outbox")
         self.db.execute("INSERT INTO outbox VALUES(?,?,?,?,?,?,?)", hint)
 
-    def chunk_ids(self, kind: Kind) -> "Iterator[tuple[float, str]]":
-        """(position, ids) of each chunk of a log, in order."""
-        return iter(self.db.execute("SELECT position, ids FROM chunks WHERE log=? ORDER BY position", (kind.log,)))
+    def chunk_digests(self, kind: Kind) -> "Iterator[tuple[int, bytes]]":
+        """(bytes, digest) of each chunk of a log, in order."""
+        return iter(self.db.execute("SELECT bytes, digest FROM chunks WHERE log=? ORDER BY position", (kind.log,)))
 
-    def chunk_sizes(self, kind: Kind) -> "list[tuple[float, int, int, bytes, bytes]]":
-        """(position, bytes, lines, digest, hash of the first line) of each chunk of a log, in order."""
-        return list(self.db.execute("SELECT position, bytes, lines, digest, substr(hashes, 1, 8) FROM chunks"
-                                    " WHERE log=? ORDER BY position", (kind.log,)))
-
-    def chunks(self, kind: Kind, first: float | None = None, last: float | None = None) -> "Iterator[Chunk]":
-        """The chunks of a log whose position lies in [first, last], in order."""
-        low, high = float("-inf") if first is None else first, float("inf") if last is None else last
-        for row in self.db.execute(
-                "SELECT position, bytes, lines, bad, digest, hashes, ids FROM chunks"
-                " WHERE log=? AND position BETWEEN ? AND ? ORDER BY position", (kind.log, low, high)):
+    def chunks(self, kind: Kind) -> "Iterator[Chunk]":
+        """The chunks of a log, in order."""
+        for row in self.db.execute("SELECT position, bytes, lines, bad, digest, hashes, ids FROM chunks"
+                                   " WHERE log=? ORDER BY position", (kind.log,)):
             yield Chunk(*row)
 
     def last_chunk(self, kind: Kind) -> Chunk | None:
@@ -149,9 +149,10 @@ class Cache:
         self.db.executemany("INSERT OR REPLACE INTO chunks VALUES(?,?,?,?,?,?,?,?)", (
             (kind.log, c.position, c.bytes, c.lines, c.bad, c.digest, c.hashes, c.ids) for c in chunks))
 
-    def drop_chunks(self, kind: Kind, first: float, last: float) -> None:
-        """Forget the chunks whose position lies in [first, last]."""
-        self.db.execute("DELETE FROM chunks WHERE log=? AND position BETWEEN ? AND ?", (kind.log, first, last))
+    def drop_chunks(self, kind: Kind, ranges: "Iterable[tuple[float, float]]") -> None:
+        """Forget the chunks whose position lies in one of the ranges, ends included."""
+        self.db.executemany("DELETE FROM chunks WHERE log=? AND position BETWEEN ? AND ?", (
+            (kind.log, first, last) for first, last in ranges))
 
     def bad_lines(self, kind: Kind) -> int:
         """How many lines of a log are not records."""
@@ -159,7 +160,11 @@ class Cache:
 
     def put_rows(self, kind: Kind, rows: "Iterable[Row]") -> None:
         """Store the newest versions among `rows`, which stand in the order of the log, and what is there."""
-        self.db.executemany(upsert_statement(kind), rows)
+        self.db.executemany(upsert_statement(kind, newest=True), rows)
+
+    def set_rows(self, kind: Kind, rows: "Iterable[Row]") -> None:
+        """Store `rows`, whatever is there."""
+        self.db.executemany(upsert_statement(kind, newest=False), rows)
 
     def drop_rows(self, kind: Kind, ids: "Iterable[str]") -> None:
         """Forget ids, tombstones included."""

@@ -6,10 +6,12 @@ between, lines are matched by hash. Every id on a line that came, went or change
 state is computed anew from all its lines in the file: so the answer is the one a rebuild would give.
 """
 
+from itertools import accumulate
+
 from . import chunks
 from .cache import Cache, Checkpoint, Chunk
-from .chunks import digest_of
-from .jsonl import BadLineError, index_or_error
+from .chunks import hash_of
+from .jsonl import BadLineError, index_or_error, indexer
 from .kinds import Kind
 from .source import Source
 
@@ -18,18 +20,20 @@ if TYPE_CHECKING:
     from .jsonl import Row
 
 _TOO_MANY = 0.3  # of the lines: beyond this a rebuild is cheaper
-_STEP = 1 << 16
+_SLACK = 1 << 11  # bytes read beyond the size of a chunk in search of the next
+_LF, _CR = 0x0A, 0x0D
 
 
 class Stretch:
     """A part of the file that matched no chunk, and the chunks [first, last) that may have been there before."""
 
-    __slots__ = ("data", "first", "ids", "last", "line", "lines", "rows", "start")
+    __slots__ = ("data", "first", "hashes", "ids", "last", "line", "lines", "rows", "start")
 
     def __init__(self, start: int, line: int, first: int) -> None:
         self.start = start  # offset in bytes
         self.line = line  # count of lines before it
         self.lines: list[bytes] = []
+        self.hashes: list[int] = []
         self.data = b""
         self.first = self.last = first
         self.ids: list[str] = []
@@ -45,17 +49,16 @@ class Difference:
         self.parsed = self.limit = 0
         self.offset = self.lines = 0
         self.unterminated = False
-        self.rows: list[Row] = []
-        self.stretches: list[tuple[Stretch, list[Chunk], float, float]] = []
+        self.rows: dict[str, Row] = {}  # the state of each affected id that is still there
+        self.dropped: list[tuple[float, float]] = []  # ranges of positions, ends included
+        self.chunks: list[Chunk] = []
 
     def store(self, cache: Cache, kind: Kind) -> None:
         """Make the cache say so, inside the caller's transaction."""
-        cache.drop_rows(kind, self.affected)
-        cache.put_rows(kind, self.rows)
-        for _, made, low, high in self.stretches:
-            if low <= high:
-                cache.drop_chunks(kind, low, high)
-            cache.put_chunks(kind, made)
+        cache.drop_rows(kind, self.affected - self.rows.keys())
+        cache.set_rows(kind, self.rows.values())
+        cache.drop_chunks(kind, self.dropped)
+        cache.put_chunks(kind, self.chunks)
 
 
 class _Walk:
@@ -64,21 +67,22 @@ class _Walk:
     def __init__(self, cache: Cache, kind: Kind, source: Source) -> None:
         self.kind = kind
         self.source = source
-        self.chunks = cache.chunk_sizes(kind)
+        self.chunks = list(cache.chunks(kind))
         self.kept: dict[int, int] = {}  # index of a chunk → its offset in the file
         self.stretches: list[Stretch] = []
         self.offset = self.line = 0
-        self._firsts: dict[bytes, list[int]] = {}
+        self._firsts: dict[int, list[int]] = {}
         for index, chunk in enumerate(self.chunks):
-            self._firsts.setdefault(chunk[4], []).append(index)
+            self._firsts.setdefault(chunks.unpack(chunk.hashes[:chunks.HASH_BYTES])[0], []).append(index)
 
     def run(self) -> None:
         chunk = 0
         while chunk < len(self.chunks) or self.offset < self.source.size:
-            if chunk < len(self.chunks) and stands_at(self.source, self.offset, self.chunks[chunk]):
+            if chunk < len(self.chunks) and stands_at(self.source, self.offset, self.chunks[chunk].bytes,
+                                                      self.chunks[chunk].digest):
                 self.kept[chunk] = self.offset
-                self.offset += self.chunks[chunk][1]
-                self.line += self.chunks[chunk][2]
+                self.offset += self.chunks[chunk].bytes
+                self.line += self.chunks[chunk].lines
                 chunk += 1
             else:
                 chunk = self._read_stretch(chunk)
@@ -89,12 +93,15 @@ class _Walk:
         """Read lines up to the first line of a chunk after `chunk`, or to the end; the chunk to go on with."""
         begin, found = self.offset, len(self.chunks)
         stretch = self._stretch_at(chunk)
-        for block in self.source.blocks(begin, _STEP):
+        step = (self.chunks[chunk].bytes if chunk < len(self.chunks) else 0) + _SLACK
+        for block in self.source.blocks(begin, step):
             fresh, rest = chunks.split(block)
             if rest and isinstance(index_or_error(self.kind, rest), tuple):
                 fresh.append(rest)
-            stop, found = self._resume(fresh, chunk)
+            hashes = list(map(hash_of, fresh))
+            stop, found = self._resume(hashes, chunk)
             stretch.lines += fresh[:stop]
+            stretch.hashes += hashes[:stop]
             self.offset += sum(map(len, fresh[:stop])) + stop
             self.line += stop
             if stop < len(fresh):
@@ -110,13 +117,15 @@ class _Walk:
             self.stretches.append(Stretch(self.offset, self.line, chunk))
         return self.stretches[-1]
 
-    def _resume(self, lines: list[bytes], chunk: int) -> tuple[int, int]:
+    def _resume(self, hashes: list[int], chunk: int) -> tuple[int, int]:
         """(count of lines before one that begins a later chunk, that chunk)."""
-        for number, line in enumerate(lines):
-            for later in self._firsts.get(digest_of(line), ()):
-                if later > chunk:
-                    return number, later
-        return len(lines), len(self.chunks)
+        firsts = self._firsts
+        for number, line in enumerate(hashes):
+            if line in firsts:
+                for later in firsts[line]:
+                    if later > chunk:
+                        return number, later
+        return len(hashes), len(self.chunks)
 
 
 def is_prefix(cache: Cache, kind: Kind, source: Source, point: Checkpoint) -> bool:
@@ -124,77 +133,74 @@ def is_prefix(cache: Cache, kind: Kind, source: Source, point: Checkpoint) -> bo
     if source.size < point.offset:
         return False
     offset = 0
-    for chunk in cache.chunk_sizes(kind):
-        if not stands_at(source, offset, chunk):
+    for size, digest in cache.chunk_digests(kind):
+        if not stands_at(source, offset, size, digest):
             return False
-        offset += chunk[1]
+        offset += size
     return True
 
 
-def stands_at(source: Source, offset: int, chunk: "tuple[float, int, int, bytes, bytes]") -> bool:
+def stands_at(source: Source, offset: int, size: int, digest: bytes) -> bool:
     """Whether a chunk's bytes stand at `offset` and end a line there."""
-    data = source.read(offset, offset + chunk[1] + 1)
-    if digest_of(memoryview(data)[:chunk[1]]) != chunk[3] or len(data) < chunk[1]:
+    data = source.peek(offset, offset + size + 1)
+    if len(data) < size or chunks.pack([hash_of(data[:size])]) != digest:
         return False
-    return data[chunk[1] - 1:chunk[1]] == b"\n" or data[chunk[1]:] in {b"", b"\n", b"\r"}
+    return data[size - 1] == _LF or len(data) == size or data[size] in {_LF, _CR}
 
 
 def find(cache: Cache, kind: Kind, source: Source) -> Difference | None:
     """What differs; None where so much does that a rebuild is cheaper."""
     walk = _Walk(cache, kind, source)
     walk.run()
+    index = indexer(kind, sum(len(stretch.data) for stretch in walk.stretches))
     found = Difference()
-    found.limit = int(_TOO_MANY * sum(chunk[2] for chunk in walk.chunks)) + chunks.LINES
+    found.limit = int(_TOO_MANY * sum(chunk.lines for chunk in walk.chunks)) + chunks.LINES
     for stretch in walk.stretches:
-        _match_lines(cache, walk, stretch, found)
-        if len(found.affected) > found.limit:
+        new = _match_lines(walk, stretch, found)
+        if len(found.affected) + len(new) > found.limit:
             return None
+        _take_new(stretch, new, index([stretch.lines[number] for number in new]), found)
     found.affected -= {"", chunks.BAD}
     found.offset, found.lines = walk.offset, walk.line
     found.unterminated = source.read(walk.offset - 1, walk.offset) not in {b"", b"\n"}
-    found.rows = [row for _, row in sorted(_rows_of(cache, walk, found), key=lambda pair: pair[0])]
-    found.parsed += sum(len(stretch.rows) for stretch in walk.stretches)
+    for _, row in sorted(_rows_of(walk, found), key=lambda pair: pair[0]):
+        if row[0] not in found.rows or row[1] >= found.rows[row[0]][1]:
+            found.rows[row[0]] = row
     return found if _lay_out(walk, found) else None
 
 
-def _match_lines(cache: Cache, walk: _Walk, stretch: Stretch, found: Difference) -> None:
-    """Tell which lines of a stretch were in its chunks before, in this order; parse the others."""
-    before = _remembered(cache, walk, stretch)
-    places = {digest: (place, key) for place, (digest, key) in enumerate(before)}
-    furthest = -1
-    seen: set[bytes] = set()
-    for number, line in enumerate(stretch.lines):
-        digest = digest_of(line)
-        place, key = places.get(digest, (-1, ""))
-        if place < 0:
-            key = _parse(walk.kind, stretch, number, found)
-        if place < max(furthest, 0):
-            found.affected.add(key)
-            if len(found.affected) > found.limit:
-                return
-        furthest = max(furthest, place)
-        seen.add(digest)
-        stretch.ids.append(key)
-    found.affected.update(key for digest, key in before if digest not in seen)
+def _match_lines(walk: _Walk, stretch: Stretch, found: Difference) -> list[int]:
+    """Tell which lines of a stretch were in its chunks before, and in this order; the numbers of the others."""
+    hashes: list[int] = []
+    ids: list[str] = []
+    for chunk in walk.chunks[stretch.first:stretch.last]:
+        hashes += chunks.unpack(chunk.hashes)
+        ids += chunk.ids.split("\0")
+    places = dict(zip(hashes, range(len(hashes)), strict=True))
+    at = list(map(places.get, stretch.hashes))
+    stretch.ids = ["" if place is None else ids[place] for place in at]
+    found.affected.update(ids[places[line]] for line in places.keys() - set(stretch.hashes))
+    known = [place for place in at if place is not None]
+    if known != sorted(known):
+        found.affected.update(ids[place] for place, furthest in zip(known, accumulate(known, max), strict=True)
+                              if place < furthest)
+    return [number for number, place in enumerate(at) if place is None]
 
 
-def _remembered(cache: Cache, walk: _Walk, stretch: Stretch) -> list[tuple[bytes, str]]:
-    if stretch.first >= stretch.last:
-        return []
-    return chunks.line_hashes(cache.chunks(walk.kind, walk.chunks[stretch.first][0], walk.chunks[stretch.last - 1][0]))
+def _take_new(stretch: Stretch, numbers: list[int], rows: "list[Row | BadLineError | None]",
+              found: Difference) -> None:
+    """Note the lines of a stretch that were not there before."""
+    for number, row in zip(numbers, rows, strict=True):
+        key = stretch.ids[number] = chunks.id_of(row)
+        found.affected.add(key)
+        if isinstance(row, BadLineError):
+            found.bad.append((stretch.line + number + 1, row))
+        elif row is not None:
+            stretch.rows[number] = row
+    found.parsed += len(numbers)
 
 
-def _parse(kind: Kind, stretch: Stretch, number: int, found: Difference) -> str:
-    row = index_or_error(kind, stretch.lines[number])
-    if isinstance(row, BadLineError):
-        found.bad.append((stretch.line + number + 1, row))
-        found.parsed += 1
-    elif row is not None:
-        stretch.rows[number] = row
-    return chunks.id_of(row)
-
-
-def _rows_of(cache: Cache, walk: _Walk, found: Difference) -> "list[tuple[tuple[int, int], Row]]":
+def _rows_of(walk: _Walk, found: Difference) -> "list[tuple[tuple[int, int], Row]]":
     """Every line of the file whose id is affected, as ((offset of its part, number in it), row)."""
     rows: list[tuple[tuple[int, int], Row]] = []
     for stretch in walk.stretches:
@@ -203,12 +209,11 @@ def _rows_of(cache: Cache, walk: _Walk, found: Difference) -> "list[tuple[tuple[
                 row = stretch.rows.get(number) or index_or_error(walk.kind, stretch.lines[number])
                 if isinstance(row, tuple):
                     rows.append(((stretch.start, number), row))
-    for index, (_, ids) in enumerate(cache.chunk_ids(walk.kind)):
-        offset = walk.kept.get(index)
-        keys = ids.split("\0")
-        if offset is None or found.affected.isdisjoint(keys):
+    for index, offset in walk.kept.items():
+        keys = walk.chunks[index].ids.split("\0")
+        if found.affected.isdisjoint(keys):
             continue
-        lines = walk.source.read(offset, offset + walk.chunks[index][1]).split(b"\n")
+        lines = walk.source.read(offset, offset + walk.chunks[index].bytes).split(b"\n")
         for number, key in enumerate(keys):
             row = index_or_error(walk.kind, lines[number]) if key in found.affected else None
             if isinstance(row, tuple):
@@ -218,15 +223,16 @@ def _rows_of(cache: Cache, walk: _Walk, found: Difference) -> "list[tuple[tuple[
 
 def _lay_out(walk: _Walk, found: Difference) -> bool:
     """Give the new chunks positions between those that stay; whether there was room for them."""
+    old = walk.chunks
     for stretch in walk.stretches:
         count = -(-len(stretch.lines) // chunks.LINES)
-        low = walk.chunks[stretch.first - 1][0] if stretch.first else walk.chunks[0][0] - 1
-        high = walk.chunks[stretch.last][0] if stretch.last < len(walk.chunks) else walk.chunks[-1][0] + count + 1
+        low = old[stretch.first - 1].position if stretch.first else old[0].position - 1
+        high = old[stretch.last].position if stretch.last < len(old) else old[-1].position + count + 1
         step = (high - low) / (count + 1)
-        made = chunks.build(stretch.data, stretch.lines, stretch.ids, low + step, step)
         if step <= abs(high) * 1e-12:
             return False
-        dropped = (0.0, -1.0) if stretch.first >= stretch.last else (
-            walk.chunks[stretch.first][0], walk.chunks[stretch.last - 1][0])
-        found.stretches.append((stretch, made, *dropped))
+        found.chunks += chunks.build(stretch.data, stretch.lines, stretch.hashes, stretch.ids,
+                                     first=low + step, step=step)
+        if stretch.first < stretch.last:
+            found.dropped.append((old[stretch.first].position, old[stretch.last - 1].position))
     return True

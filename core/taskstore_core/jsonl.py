@@ -15,6 +15,7 @@ MAX_READ_DEPTH = 500
 
 _INT_DIGITS = 20  # of a 64-bit integer with its sign; Python refuses to convert some thousands of them
 
+_SMALL = 200_000  # bytes of log up to which importing the bulk indexer costs more than it saves
 _TRIM = " \t\r\ufeff"
 
 TYPE_CHECKING = False
@@ -63,7 +64,8 @@ def parse_object(text: str) -> dict[str, object]:
         raise BadLineError("nested too deeply")
     try:
         record = json.loads(text, parse_constant=_refuse_constant, parse_int=_parse_int)
-        json.dumps(record, ensure_ascii=False).encode()
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise BadLineError("half of a surrogate pair in a string") from None
     except (ValueError, RecursionError) as error:
@@ -82,7 +84,7 @@ def version_of(kind: Kind, record: dict[str, object]) -> int:
 
 def too_deep(text: str) -> bool:
     """Whether brackets nest beyond MAX_READ_DEPTH; brackets in strings count only once there are that many."""
-    if text.count("{") + text.count("[") <= MAX_READ_DEPTH:
+    if len(text) <= 2 * MAX_READ_DEPTH or text.count("{") + text.count("[") <= MAX_READ_DEPTH:
         return False
     depth = deepest = 0
     in_string = escaped = False
@@ -125,6 +127,13 @@ def _parse_int(digits: str) -> int | float:
     return int(digits) if len(digits) <= _INT_DIGITS else float(digits)
 
 
+def indexer(kind: Kind, size: int) -> "Callable[[Sequence[bytes]], list[Row | BadLineError | None]]":
+    """What turns lines into index rows: the bulk indexer if `size` bytes are worth importing it."""
+    if size > _SMALL:
+        return bulk_indexer(kind)
+    return lambda lines: [index_or_error(kind, line) for line in lines]
+
+
 def bulk_indexer(kind: Kind) -> "Callable[[Sequence[bytes]], list[Row | BadLineError | None]]":
     """A function from the lines of one stretch of a log to what `index_line` makes of each."""
     from operator import attrgetter
@@ -133,7 +142,7 @@ def bulk_indexer(kind: Kind) -> "Callable[[Sequence[bytes]], list[Row | BadLineE
 
     decode: Callable[[str], Any] = msgspec.json.Decoder(_index_struct(kind)).decode
     others = [name for name in kind.versions if name != "updated_at"]
-    values = attrgetter(kind.key, "deleted", *columns(kind))
+    key_of, stored = attrgetter(kind.key), _tuple_getter(columns(kind))
 
     def row(line: bytes) -> "Row | BadLineError | None":
         try:
@@ -143,15 +152,23 @@ def bulk_indexer(kind: Kind) -> "Callable[[Sequence[bytes]], list[Row | BadLineE
             record = decode(text)
         except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
             return index_or_error(kind, line)
-        key, deleted, *rest = values(record)
+        key = key_of(record)
         if not key.isprintable():
             return index_or_error(kind, line)
         version = record.updated_at
         if version is None:
             version = max(0, 0, *(getattr(record, name) or 0 for name in others))
-        return (key, version, 1 if deleted else 0, text.strip(_TRIM), *rest)
+        return (key, version, record.deleted, text.strip(_TRIM), *stored(record))
 
     return lambda lines: list(map(row, lines))
+
+
+def _tuple_getter(names: tuple[str, ...]) -> "Callable[[object], tuple[Any, ...]]":
+    from operator import attrgetter
+
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda record: tuple(getattr(record, name) for name in names)
 
 
 def _index_struct(kind: Kind) -> type:

@@ -287,6 +287,6 @@ def is_ahead(path: str, hint: "Hint | None") -> bool:
         if not os.pread(fd, 64, 0).startswith(b'{"outbox":"%s"' % hint[0].encode()):
             return True
         tail = os.pread(fd, GROW, hint[2])
-        return any(frame is None or "seq" in frame for _, _, frame in frames.scan(tail, hint[2]))
+        return not frames.only_marks(tail[:tail.find(b"\0")] if b"\0" in tail else tail)
     finally:
         os.close(fd)

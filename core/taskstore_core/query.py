@@ -4,8 +4,6 @@ A page ends in a cursor that names the last record's place in the order, so that
 two pages neither repeat nor hide others.
 """
 
-import json
-
 from .errors import InvalidError
 from .jsonl import columns
 from .kinds import Kind
@@ -59,10 +57,14 @@ def build(kind: Kind, where: "Mapping[str, object] | None" = None, order: str | 
 
 def encode_cursor(order: str, value: "Value", key: str) -> str:
     """The cursor behind a record."""
+    import json
+
     return json.dumps([order, value, key], separators=(",", ":")).encode().hex()
 
 
 def _decode_cursor(cursor: str, order: str) -> "tuple[Value, str]":
+    import json
+
     try:
         of, value, key = json.loads(bytes.fromhex(cursor))
     except (ValueError, TypeError):

@@ -20,7 +20,7 @@ CREATE TABLE logs(
 CREATE TABLE chunks(
     log TEXT, position REAL, bytes INTEGER, lines INTEGER, bad INTEGER, digest BLOB, hashes BLOB, ids TEXT,
     PRIMARY KEY (log, position)
-);
+) WITHOUT ROWID;
 CREATE TABLE outbox(
     id TEXT, boot TEXT, end INTEGER, resume INTEGER, seq INTEGER, applied INTEGER, synced INTEGER
 );
@@ -46,12 +46,15 @@ def drop_index_statements(kind: Kind) -> str:
     return "\n".join(f"DROP INDEX IF EXISTS {name};" for name, _ in _indexes(kind))
 
 
-def upsert_statement(kind: Kind) -> str:
-    """SQL that stores one index row unless the table holds a newer version; on equal versions the later call wins."""
+def upsert_statement(kind: Kind, *, newest: bool) -> str:
+    """SQL that stores one index row; if `newest`, unless the table holds a newer version.
+
+    On equal versions the later call wins. A row that is there is changed in place, so that its indexes stay.
+    """
     names = ("id", "version", "deleted", "raw", *columns(kind))
     changes = ", ".join(f"{name}=excluded.{name}" for name in names[1:])
     return (f"INSERT INTO {kind.plural}_rows({', '.join(names)}) VALUES({', '.join('?' * len(names))}) "
-            f"ON CONFLICT(id) DO UPDATE SET {changes} WHERE excluded.version >= version")
+            f"ON CONFLICT(id) DO UPDATE SET {changes}{' WHERE excluded.version >= version' if newest else ''}")
 
 
 def _indexes(kind: Kind) -> list[tuple[str, str]]:

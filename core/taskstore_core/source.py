@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BLOCK = 4 << 20
+_WINDOW = 1 << 18  # read at once where chunk after chunk is asked for
 
 
 class Source:
@@ -22,6 +23,7 @@ class Source:
     def __init__(self, path: str) -> None:
         """Open the log at `path`; raises ReadOnlyError where that is no file that can be read."""
         self._fd = -1
+        self._window = (0, b"")
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             status = os.fstat(self._fd)
@@ -47,6 +49,13 @@ class Source:
     def read(self, start: int, end: int) -> bytes:
         """The bytes of [start, end), fewer where the file has become shorter."""
         return os.pread(self._fd, end - start, start) if end > start and self._fd >= 0 else b""
+
+    def peek(self, start: int, end: int) -> memoryview:
+        """`read`, from a window that is filled once for many small stretches."""
+        begin, data = self._window
+        if not begin <= start <= end <= begin + len(data):
+            begin, data = self._window = (start, self.read(start, max(end, start + _WINDOW)))
+        return memoryview(data)[start - begin:end - begin]
 
     def blocks(self, start: int, size: int = BLOCK) -> "Iterator[bytes]":
         """From `start` to the end in blocks of whole lines; only the last may lack its line end."""

@@ -14,7 +14,6 @@ from .kinds import KINDS, Kind, find_kind
 from .lock import Lock
 from .outbox import is_ahead
 from .paths import Paths, discover, named
-from .sync import LogReport, is_level, sync_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from .drain import Sealed
     from .outbox import Outbox
+    from .sync import LogReport
     from .writer import Operation, Written
 
     T = TypeVar("T")
@@ -190,7 +190,7 @@ class Store:
         raise ReadOnlyError(f"{self.paths.file(_CACHE)} cannot be read", hint="delete it: it is made anew")
 
     def _is_level(self, cache: Cache, kinds: "Iterable[Kind]") -> bool:
-        return (all(is_level(cache, kind, self.paths.file(kind.log)) for kind in kinds)
+        return (all(cache.is_level(kind, self.paths.file(kind.log)) for kind in kinds)
                 and not is_ahead(self.paths.local("outbox"), cache.hint()))
 
     def _opened(self) -> Cache | None:
@@ -263,6 +263,8 @@ class Store:
         return reports
 
     def _sync_logs(self, cache: Cache, sealed: "Sealed", *, full: bool = False) -> "Reports":
+        from .sync import sync_log
+
         return {kind.name: sync_log(cache, kind, self.paths.file(kind.log), full=full, sealed=sealed.get(kind.log))
                 for kind in KINDS.values()}
 

@@ -13,18 +13,14 @@ import time
 
 from . import chunks, difference, signature
 from .cache import Cache, Checkpoint, Chunk
-from .jsonl import BadLineError, bulk_indexer, index_or_error
+from .jsonl import BadLineError, index_or_error, indexer
 from .kinds import Kind
 from .source import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from .jsonl import Row
     from .signature import Signature
 
-_SMALL = 50_000  # bytes of log up to which importing the bulk indexer costs more than it saves
 REPORTED = 100
 
 
@@ -45,12 +41,6 @@ class LogReport:
         self.bad_lines += 1
         if len(self.bad) < REPORTED:
             self.bad.append((line, str(error)))
-
-
-def is_level(cache: Cache, kind: Kind, path: str) -> bool:
-    """Whether the cache holds what the log says now, by one `stat`."""
-    point = cache.checkpoint(kind)
-    return point is not None and not point.racy and signature.look(path) == point.signature
 
 
 def sync_log(cache: Cache, kind: Kind, path: str, *, full: bool = False,
@@ -143,7 +133,7 @@ def _take_in(  # noqa: PLR0917 - the parties to one read
                 report.note_bad(number, row)
         cache.put_rows(kind, good)
         ids += map(chunks.id_of, rows)
-        made = chunks.build(data, lines, ids, position)
+        made = chunks.build(data, lines, list(map(chunks.hash_of, lines)), ids, first=position)
         cache.put_chunks(kind, made)
         position += len(made)
         report.parsed += len(rows)
@@ -166,10 +156,3 @@ def _whole_lines(kind: Kind, block: bytes) -> tuple[bytes, list[bytes], bool]:
     if isinstance(index_or_error(kind, rest), tuple):
         return block, [*lines, rest], True
     return block[:len(block) - len(rest)], lines, False
-
-
-def indexer(kind: Kind, size: int) -> "Callable[[Sequence[bytes]], list[Row | BadLineError | None]]":
-    """What turns lines into index rows: the bulk indexer if `size` bytes are worth importing it."""
-    if size > _SMALL:
-        return bulk_indexer(kind)
-    return lambda lines: [index_or_error(kind, line) for line in lines]

@@ -7,6 +7,7 @@ from taskstore_core.kinds import KINDS, Kind, find_kind
 from taskstore_core.methods import dispatch, to_json
 
 from .arguments import Arguments
+from .decode import decoder, fields
 from .opening import open_store
 from .table import print_table
 from .text import ago, write_json
@@ -48,9 +49,7 @@ def list_task_specs(arguments: Arguments) -> int:
     with open_store(arguments) as store:
         key = arguments.text("PRD_ID")
         if not store.find("task_spec", {"prd_id": key}, limit=1)[0]:
-            import json
-
-            key = json.loads(store.get("prd", key))["id"]
+            key = str(fields(decoder(), store.get("prd", key))["id"])
     return _list(arguments, KINDS["task_spec"], {"prd_id": key, **_status(arguments)})
 
 
@@ -80,14 +79,14 @@ def _list(arguments: Arguments, kind: Kind, where: "dict[str, object] | dict[str
 
 
 def _print(kind: Kind, items: list[str], cursor: str | None) -> None:
-    import json
-
     if not items:
         sys.stderr.write(f"no {kind.title}s\n")
         return
     names = COLUMNS[kind.name]
+    connection = decoder()
     headings = [_HEADINGS.get(name, name.upper()) for name in names]
-    rows = [[_cell(name, record.get(name)) for name in names] for record in map(json.loads, items)]
+    rows = [[_cell(name, record.get(name)) for name in names]
+            for record in (fields(connection, item) for item in items)]
     print_table(headings, rows, right=("ITERATIONS",))
     if cursor:
         sys.stderr.write(f"more: --cursor {cursor}\n")

@@ -5,9 +5,11 @@ import sys
 from taskstore_core.kinds import Kind, find_kind
 
 from .arguments import Arguments
+from .decode import decoder, fields
 from .opening import open_store
 from .text import bold, moment, visible, write_json
 
+_TAB = "\t"
 _LONG = ("description", "content", "awl_code", "payload", "error_message")
 
 
@@ -19,9 +21,7 @@ def show(arguments: Arguments) -> int:
     if arguments.flag("json") or arguments.flag("jsonl"):
         write_json(line)
         return 0
-    import json
-
-    sys.stdout.write(lay_out(kind, json.loads(line)))
+    sys.stdout.write(lay_out(kind, fields(decoder(), line)))
     return 0
 
 
@@ -35,8 +35,7 @@ def lay_out(kind: Kind, record: dict[str, object]) -> str:
     lines = [f"{bold(kind.title)} {visible(str(record[kind.key]))}"]
     lines += [f"  {visible(name):<{width}}  {_value(kind, name, record[name])}" for name in short]
     for name in long:
-        text = record[name] if isinstance(record[name], str) else _json(record[name])
-        lines += ["", bold(visible(name)), *(f"  {visible(part, keep=chr(9))}" for part in str(text).split("\n"))]
+        lines += ["", bold(visible(name)), *(f"  {visible(part, keep=_TAB)}" for part in str(record[name]).rstrip("\n").split("\n"))]
     return "\n".join(lines) + "\n"
 
 
@@ -45,10 +44,4 @@ def _value(kind: Kind, name: str, value: object) -> str:
         return "-"
     if name.endswith("_at") and name in kind.numbers:
         return moment(value)
-    return visible(value if isinstance(value, str) else _json(value))
-
-
-def _json(value: object) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False)
+    return visible({True: "true", False: "false"}[value] if isinstance(value, bool) else str(value))

@@ -1,0 +1,54 @@
+"""Timing: medians of interleaved runs, so that a machine whose speed drifts slows floor and product alike."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One line of the report: a figure, the floor it is held against, and the bar their ratio should stay under."""
+
+    name: str
+    ms: float
+    floor_name: str
+    floor_ms: float
+    bar: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """The figure as a multiple of its floor."""
+        return self.ms / self.floor_ms
+
+
+def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median wall time in ms of each function, all called in turn, `rounds` times after one warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(rounds + 1):
+        for name, function in functions.items():
+            began = time.perf_counter()
+            function()
+            if turn:
+                times[name].append((time.perf_counter() - began) * 1000)
+    return {name: median(values) for name, values in times.items()}
+
+
+def processes(commands: Mapping[str, Sequence[str]], rounds: int, **environment: str) -> dict[str, float]:
+    """Median wall time in ms of each command as a process."""
+    env = {**os.environ, **environment}
+
+    def runner(command: Sequence[str]) -> Callable[[], object]:
+        return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=env)
+
+    return interleaved({name: runner(command) for name, command in commands.items()}, rounds)
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """The report as a table; a ratio over its bar is marked."""
+    print(f"{'what':<44} {'ms':>9}  {'floor':<36} {'ms':>9} {'ratio':>6} {'bar':>5}")
+    for row in rows:
+        bar = "" if row.bar is None else f"{row.bar:g}"
+        over = "  OVER" if row.bar is not None and row.ratio > row.bar else ""
+        print(f"{row.name:<44} {row.ms:>9.2f}  {row.floor_name:<36} {row.floor_ms:>9.2f} {row.ratio:>6.2f} {bar:>5}{over}")

@@ -1,0 +1,37 @@
+"""How long a command takes as a process, byte-compiled, against a bare interpreter start."""
+
+import compileall
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+
+import taskstore
+import taskstore_core
+
+from measure import Row, processes
+
+BAR = 2.5
+
+
+def run(rounds: int = 30) -> list[Row]:
+    """The commands people and agents call most."""
+    for package in (taskstore, taskstore_core):
+        compileall.compile_dir(os.path.dirname(str(package.__file__)), quiet=1)
+    program = os.path.join(sysconfig.get_path("scripts"), "taskstore")
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIR")) as folder:
+        store = ["--store", folder]
+        subprocess.run([program, "init", *store], check=True, stdout=subprocess.DEVNULL)
+        prd = subprocess.run([program, "create", "prd", "--set", "title=Search", *store], check=True, text=True,
+                             stdout=subprocess.PIPE).stdout.strip()
+        times = processes({
+            "bare": [sys.executable, "-c", "pass"],
+            "show prd ID": [program, "show", "prd", prd, *store],
+            "list prd": [program, "list", "prd", *store],
+            "stats": [program, "stats", *store],
+            "create prd": [program, "create", "prd", "--set", "title=x", *store],
+        }, rounds)
+    bare = times.pop("bare")
+    return [Row(f"taskstore {name}", ms, "bare interpreter start", bare, BAR if name == "show prd ID" else None)
+            for name, ms in times.items()]
