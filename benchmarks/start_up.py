@@ -7,10 +7,10 @@ import sys
 import sysconfig
 import tempfile
 
+from measure import Row, processes
+
 import taskstore
 import taskstore_core
-
-from measure import Row, processes
 
 BAR = 2.5
 

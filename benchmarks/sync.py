@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 from measure import Row, interleaved
+
 from taskstore_core import schema
 from taskstore_core.cache import Cache, delete
 from taskstore_core.kinds import KINDS
@@ -25,7 +26,8 @@ def line(number: int, revision: int = 0) -> str:
     return json.dumps({
         "id": f"ts-{number:08x}", "prd_id": f"prd-{number // 50:06x}", "phase_name": f"Phase {number % 7}",
         "description": f"Build part {number}: " + "and see that it holds " * 5, "created_at": 1_700_000_000_000 + number,
-        "updated_at": 1_700_000_000_000 + number + revision, "status": ("pending", "running", "complete")[number % 3],
+        "updated_at": 1_700_000_000_000 + number + revision,
+        "status": ("pending", "running", "complete")[number % 3],
         "workflow_name": None, "assigned_to": f"agent-{number % 40}" if number % 3 else None,
         "content": "- read\n- write\n" * 3}, separators=(",", ":"))
 
@@ -74,7 +76,8 @@ def run(count: int = 100_000, rounds: int = 5) -> list[Row]:
         def rewritten() -> None:
             nonlocal turn
             turn += 1
-            changed = [line(number, turn) if number % 100 == turn % 100 else text for number, text in enumerate(lines)]
+            changed = [line(number, turn) if number % 100 == turn % 100 else text
+                       for number, text in enumerate(lines)]
             replace(path, changed)
             store.sync()  # not measured: brings the cache to the other branch
             replace(path, lines)

@@ -3,11 +3,11 @@
 import os
 import tempfile
 
+from measure import Row, interleaved
+
 from taskstore_core.kinds import KINDS
 from taskstore_core.store import Store
 from taskstore_core.writer import Operation
-
-from measure import Row, interleaved
 
 _ROUNDS = 500
 

@@ -33,9 +33,9 @@ def main() -> int:
                     print(log.readlines()[-1], end="")
                 continue
             print(f"$ taskstore {shlex.join(words)}", flush=True)
-            status = subprocess.run([sys.executable, "-m", "taskstore", *words], env=environment, check=False).returncode
-            if status:
-                return status
+            done = subprocess.run([sys.executable, "-m", "taskstore", *words], env=environment, check=False)
+            if done.returncode:
+                return done.returncode
     return 0
 
 

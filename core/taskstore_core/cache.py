@@ -25,17 +25,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from .jsonl import Row
-    from .outbox import Hint
+    from .ledger import Hint
 
 
 class ForeignError(Exception):
     """The database is not a cache of ours, or of another schema."""
 
 
-DAMAGED = (ForeignError, apsw.NotADBError, apsw.CorruptError, apsw.SchemaChangeError, apsw.MismatchError)
+DAMAGED = (ForeignError, UnicodeDecodeError, apsw.NotADBError, apsw.CorruptError, apsw.SchemaChangeError,
+           apsw.MismatchError)
 UNWRITABLE = (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.IOError, apsw.FullError,
               apsw.BusyError)
-_WAL_PAGES = 8000  # 32 MiB before the log of the cache itself is folded in, which syncs the disk: SQLite's own is 4
+_PAGE = 4096
+_WAL_PAGES = 8000  # of SQLite's write-ahead log before it is folded in, which syncs the disk; its own default is 1000
 _BUSY_MS = 5000  # only a person's SQL tool can hold it: our own writers take turns by the store's lock
 
 
@@ -76,9 +78,12 @@ class Cache:
     def __init__(self, path: str = "", *, make: bool = False) -> None:
         """Open the database at `path`; `make` its tables where it is empty. Raises DAMAGED and UNWRITABLE errors."""
         self.path = path
-        self.db = apsw.Connection(path or ":memory:")
+        self.db = _connect(path)
         self.db.set_busy_timeout(_BUSY_MS)
         self._identity = self._look()
+        if path and os.stat(path).st_size % _PAGE:  # cut off within a page, of which SQLite would make zeros
+            self.db.close()
+            raise ForeignError
         if (make or not path) and not self.db.pragma("schema_version"):
             self.db.execute("PRAGMA journal_mode=WAL")
             with self.db:
@@ -87,7 +92,6 @@ class Cache:
             self.db.close()
             raise ForeignError
         self.db.execute(f"PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint={_WAL_PAGES}")
-        self.db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # else every short command would pay for it
 
     def close(self) -> None:
         """Close the connection."""
@@ -195,6 +199,13 @@ class Cache:
 
     def _look(self) -> tuple[int, int]:
         return signature.look(self.path)[:2] if self.path else (0, 0)
+
+
+def _connect(path: str) -> apsw.Connection:
+    try:
+        return apsw.Connection(path or ":memory:")
+    except UnicodeEncodeError:
+        raise apsw.CantOpenError("SQLite opens only paths that are UTF-8") from None
 
 
 def open_cache(path: str) -> Cache:

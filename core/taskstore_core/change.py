@@ -6,7 +6,7 @@ newest known version of the id, tombstones included, and gives the index row of 
 
 from collections.abc import Mapping
 
-from . import records
+from . import records, validation
 from .clock import next_stamp
 from .errors import ConflictError, ExistsError, InvalidError, NotFoundError
 from .jsonl import BadLineError, index_line
@@ -43,7 +43,7 @@ def create(kind: Kind, fields: Mapping[str, object], known: "Known") -> "Row":
     if "updated_at" in kind.fields or known:
         record["updated_at"] = stamp
     for name in kind.optional_keys:
-        if not record.get(name, True):
+        if name in record and record[name] in (None, []):
             del record[name]
     if kind.name == "execution" and record["status"] in _ENDED and record.get("completed_at") is None:
         record["completed_at"] = stamp
@@ -65,14 +65,14 @@ def update(kind: Kind, key: str, changes: Mapping[str, object], known: "Known", 
     if kind.name == "execution" and status is not None and "completed_at" not in changes:
         changes["completed_at"] = stamp if status in _ENDED else None
     changes["updated_at"] = stamp  # the store's to give, so that a later edit beats the one it saw
-    records.check_values(kind, changes)
-    fields = records.raw_fields(raw)
+    validation.check_values(kind, changes)
+    fields = validation.raw_fields(raw)
     fields.pop("op", None)  # belongs to the line that carried it
-    fields.update((name, records.raw_value(value)) for name, value in changes.items())
+    fields.update((name, validation.raw_value(value)) for name, value in changes.items())
     for name in kind.optional_keys:
         if name in changes and not changes[name]:
             del fields[name]
-    return _row(kind, records.encode(kind, fields))
+    return _row(kind, validation.encode(kind, fields))
 
 
 def delete(kind: Kind, key: str, known: "Known", if_updated_at: int | None) -> "Row":
@@ -107,8 +107,8 @@ def _refuse_reserved(fields: Mapping[str, object]) -> None:
 
 
 def _line(kind: Kind, record: Mapping[str, object]) -> "Row":
-    records.check_values(kind, record)
-    return _row(kind, records.encode(kind, {name: records.raw_value(value) for name, value in record.items()}))
+    validation.check_values(kind, record)
+    return _row(kind, validation.encode(kind, {name: validation.raw_value(value) for name, value in record.items()}))
 
 
 def _row(kind: Kind, line: str) -> "Row":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _TOO_MANY = 0.3  # of the lines: beyond this a rebuild is cheaper
 _SLACK = 1 << 11  # bytes read beyond the size of a chunk in search of the next
-_LF, _CR = 0x0A, 0x0D
+_LF = 0x0A
 
 
 class Stretch:
@@ -78,8 +78,8 @@ class _Walk:
     def run(self) -> None:
         chunk = 0
         while chunk < len(self.chunks) or self.offset < self.source.size:
-            if chunk < len(self.chunks) and stands_at(self.source, self.offset, self.chunks[chunk].bytes,
-                                                      self.chunks[chunk].digest):
+            if chunk < len(self.chunks) and _stands_at(self.source, self.offset, self.chunks[chunk].bytes,
+                                                       self.chunks[chunk].digest):
                 self.kept[chunk] = self.offset
                 self.offset += self.chunks[chunk].bytes
                 self.line += self.chunks[chunk].lines
@@ -134,18 +134,22 @@ def is_prefix(cache: Cache, kind: Kind, source: Source, point: Checkpoint) -> bo
         return False
     offset = 0
     for size, digest in cache.chunk_digests(kind):
-        if not stands_at(source, offset, size, digest):
+        if not _stands_at(source, offset, size, digest, may_go_on=True):
             return False
         offset += size
     return True
 
 
-def stands_at(source: Source, offset: int, size: int, digest: bytes) -> bool:
-    """Whether a chunk's bytes stand at `offset` and end a line there."""
-    data = source.peek(offset, offset + size + 1)
+def _stands_at(source: Source, offset: int, size: int, digest: bytes, *, may_go_on: bool = False) -> bool:
+    """Whether a chunk's bytes stand at `offset` and end a line there.
+
+    A chunk that ended the file without a line end must do so still, or, if it `may_go_on`, be given its line end.
+    """
+    data = source.peek(offset, offset + size + 2)
     if len(data) < size or chunks.pack([hash_of(data[:size])]) != digest:
         return False
-    return data[size - 1] == _LF or len(data) == size or data[size] in {_LF, _CR}
+    behind = bytes(data[size:])
+    return data[size - 1] == _LF or not behind or (may_go_on and behind.startswith((b"\n", b"\r\n")))
 
 
 def find(cache: Cache, kind: Kind, source: Source) -> Difference | None:
@@ -162,7 +166,7 @@ def find(cache: Cache, kind: Kind, source: Source) -> Difference | None:
         _take_new(stretch, new, index([stretch.lines[number] for number in new]), found)
     found.affected -= {"", chunks.BAD}
     found.offset, found.lines = walk.offset, walk.line
-    found.unterminated = source.read(walk.offset - 1, walk.offset) not in {b"", b"\n"}
+    found.unterminated = walk.offset > 0 and source.read(walk.offset - 1, walk.offset) != b"\n"
     for _, row in sorted(_rows_of(walk, found), key=lambda pair: pair[0]):
         if row[0] not in found.rows or row[1] >= found.rows[row[0]][1]:
             found.rows[row[0]] = row

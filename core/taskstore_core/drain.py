@@ -4,6 +4,8 @@ A frame's lines may stand in their logs already (a crash after the append, befor
 not at all (a power loss took them), so unless the frame is of this very pass each line is looked for first.
 """
 
+import os
+
 from .errors import TaskStoreError
 from .log import Log, ReplacedError
 from .paths import Paths
@@ -64,11 +66,14 @@ def sync_logs(paths: Paths, outbox: "Outbox") -> None:
     if outbox.pending:
         return
     for name in _by_log(outbox.unsynced):
-        log = open_log(paths, name)
         try:
-            log.sync()
+            fd = os.open(paths.file(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # gone with a branch: nothing is created behind git's back
+        try:
+            os.fsync(fd)
         finally:
-            log.close()
+            os.close(fd)
     if outbox.unsynced:
         outbox.mark_synced()
 

@@ -9,7 +9,8 @@ class TaskStoreError(Exception):
     """Base of all errors of TaskStore.
 
     `applied` tells what became of a write: "no", "yes" or "unknown". `hint` says what to do, where there is
-    something to do. `field` names the offending field of a record or parameter.
+    something to do. `field` names the offending field of a record or parameter, `operation` which of several
+    operations failed, counted from 0.
     """
 
     kind = "internal"
@@ -23,6 +24,7 @@ class TaskStoreError(Exception):
         self.hint = hint
         self.field = field
         self.applied = applied
+        self.operation: int | None = None
 
 
 class NotFoundError(TaskStoreError):
@@ -84,3 +86,12 @@ class UnsupportedVersionError(TaskStoreError):
 
     kind = "unsupported_version"
     code = 5005
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise InvalidError, naming the field, for text that neither UTF-8 nor SQLite can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        shown = name.encode("ascii", "backslashreplace").decode()
+        raise InvalidError(f"{shown}: half of a surrogate pair, which UTF-8 cannot hold", field=shown) from None

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    Row = tuple[str, int, int, str, *tuple[str | int | None, ...]]
-    """id, version, deleted (0 or 1), raw text, then the values of `columns(kind)`."""
+    Row = tuple[str, int, bool, str, *tuple[str | int | None, ...]]
+    """id, version, deleted, raw text, then the values of `columns(kind)`."""
 
 
 class BadLineError(ValueError):
@@ -51,7 +51,7 @@ def index_line(kind: Kind, line: bytes) -> "Row | None":
     key = record.get(kind.key)
     if not isinstance(key, str) or not key or not (key.isprintable() or min(key) >= " "):
         raise BadLineError(f"no usable {kind.key!r}")
-    row: Row = (key, version_of(kind, record), int(record.get("deleted") is True), text,
+    row: Row = (key, version_of(kind, record), record.get("deleted") is True, text,
                 *(_column(record.get(name)) for name in columns(kind)))
     return row
 

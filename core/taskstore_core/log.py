@@ -96,10 +96,6 @@ class Log:
         left = self._absent(lines, max(0, self.start - _NEAR))
         return self._absent(left, 0) if left and self.start > _NEAR else left
 
-    def sync(self) -> None:
-        """Make what was appended survive a power loss; raises OSError."""
-        os.fdatasync(self._fd)
-
     def _open(self, *, may_create: bool) -> int:
         try:
             return os.open(self.path, _FLAGS)

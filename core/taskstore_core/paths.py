@@ -9,18 +9,28 @@ import os
 
 from .errors import NoStoreError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 STORE = ".taskstore"
 
 
 class Paths:
-    """The places of one store. `git_dir` is the common git dir, None outside git."""
+    """The places of one store. `git_dir` is that of the worktree which holds it, None outside git."""
 
     __slots__ = ("directory", "git_dir", "private")
 
-    def __init__(self, directory: str, git_dir: str | None = None) -> None:
+    def __init__(self, directory: str, worktree: str | None = None, git_dir: str | None = None) -> None:
         self.directory = directory
         self.git_dir = git_dir
-        self.private = _private(directory, git_dir)
+        if git_dir is None:
+            self.private = f"{directory}/.local"
+        elif directory == f"{worktree}/{STORE}":
+            self.private = f"{git_dir}/taskstore"
+        else:  # a second store in one worktree, told apart by its place there, so that both may move
+            place = os.path.relpath(directory, worktree).replace("%", "%25").replace("/", "%2F")
+            self.private = f"{git_dir}/taskstore/at/{place}"
 
     def file(self, name: str) -> str:
         """A file that belongs to the work tree."""
@@ -31,7 +41,7 @@ class Paths:
         return f"{self.private}/{name}"
 
     def git_is_writing(self) -> bool:
-        """Whether a git command holds the main worktree's index lock, so that it may be creating files."""
+        """Whether a git command holds the index lock of the store's worktree, so that it may be creating files."""
         return self.git_dir is not None and os.path.exists(f"{self.git_dir}/index.lock")
 
 
@@ -43,17 +53,14 @@ def discover(start: str) -> Paths:
     start = os.path.realpath(start)
     if not os.path.isdir(start):
         raise NoStoreError(f"{start} is not a folder")
-    folder = start
-    while True:
+    nearest = None
+    for folder in _upwards(start):
         if os.path.lexists(f"{folder}/.git"):
-            git_dir, top = _repository(folder)
-            return Paths(f"{top}/{STORE}", git_dir)
-        if os.path.exists(f"{folder}/{STORE}/.version"):
-            return Paths(f"{folder}/{STORE}")
-        parent = os.path.dirname(folder)
-        if parent == folder:
-            return Paths(f"{start}/{STORE}")
-        folder = parent
+            top = _main_worktree(folder)
+            return Paths(f"{top}/{STORE}", top, _git_dir(top))
+        if nearest is None and os.path.exists(f"{folder}/{STORE}/.version"):
+            nearest = folder
+    return Paths(f"{nearest or start}/{STORE}")
 
 
 def named(directory: str) -> Paths:
@@ -61,42 +68,51 @@ def named(directory: str) -> Paths:
     directory = os.path.realpath(directory)
     if not os.path.exists(f"{directory}/.version") and os.path.exists(f"{directory}/{STORE}/.version"):
         directory = f"{directory}/{STORE}"
-    folder = directory
-    while folder != os.path.dirname(folder):
-        folder = os.path.dirname(folder)
+    for folder in _upwards(os.path.dirname(directory)):
         if os.path.lexists(f"{folder}/.git"):
-            return Paths(directory, _common_dir(folder))
+            return Paths(directory, folder, _git_dir(folder))
     return Paths(directory)
 
 
-def _private(directory: str, git_dir: str | None) -> str:
-    if git_dir is None:
-        return f"{directory}/.local"
-    top = os.path.dirname(git_dir)
-    if directory == f"{top}/{STORE}" or os.path.basename(git_dir) != ".git":
-        return f"{git_dir}/taskstore"
-    # A second store in one repository: told apart by its place relative to the first, so that both may move.
-    return f"{git_dir}/taskstore/{os.path.relpath(directory, top).replace('%', '%25').replace('/', '%2F')}"
+def _upwards(folder: str) -> "Iterator[str]":
+    """`folder` and every folder above it."""
+    while True:
+        yield folder
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return
+        folder = parent
 
 
-def _repository(folder: str) -> tuple[str, str]:
-    """The common git dir and the main worktree of the repository whose worktree begins at `folder`."""
-    common = _common_dir(folder)
-    linked = os.path.isfile(f"{folder}/.git") and os.path.isfile(f"{_git_dir(folder)}/commondir")
-    if not linked:
-        return common, folder
-    if os.path.basename(common) == ".git":
-        return common, os.path.dirname(common)
-    return common, _configured_worktree(common)
-
-
-def _common_dir(folder: str) -> str:
+def _main_worktree(folder: str) -> str:
+    """The main worktree of the repository that has a worktree at `folder`."""
     git_dir = _git_dir(folder)
+    if not os.path.isfile(f"{git_dir}/commondir"):
+        return folder
+    common = _common_dir(git_dir)
+    if os.path.basename(common) == ".git" and not _is_bare(common):
+        return os.path.dirname(common)
+    return _configured_worktree(common)
+
+
+def _is_bare(git_dir: str) -> bool:
+    """Whether `core.bare` is set, read from the file: this is asked in every linked worktree, and git takes 3 ms."""
+    section = ""
     try:
-        with open(f"{git_dir}/commondir", encoding="utf-8", errors="surrogateescape") as file:
-            return os.path.realpath(os.path.join(git_dir, file.readline().rstrip("\n")))
+        with open(f"{git_dir}/config", encoding="utf-8", errors="surrogateescape") as file:
+            for line in map(str.strip, file):
+                if line.startswith("["):
+                    section = line.lower()
+                elif section == "[core]" and line.lower().replace(" ", "").replace("\t", "") == "bare=true":
+                    return True
     except FileNotFoundError:
-        return git_dir
+        pass
+    return False
+
+
+def _common_dir(git_dir: str) -> str:
+    with open(f"{git_dir}/commondir", encoding="utf-8", errors="surrogateescape") as file:
+        return os.path.realpath(os.path.join(git_dir, file.readline().rstrip("\n")))
 
 
 def _git_dir(folder: str) -> str:

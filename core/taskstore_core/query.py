@@ -4,7 +4,7 @@ A page ends in a cursor that names the last record's place in the order, so that
 two pages neither repeat nor hide others.
 """
 
-from .errors import InvalidError
+from .errors import InvalidError, check_text
 from .jsonl import columns
 from .kinds import Kind
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     Value = str | int | float | bool | None
 
+MAX_LIMIT = 2**31
 OPERATORS = {"eq": "IS", "ne": "IS NOT", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
@@ -49,8 +50,8 @@ def build(kind: Kind, where: "Mapping[str, object] | None" = None, order: str | 
     sql = (f"SELECT id, {by} AS o, raw FROM {kind.plural}_rows WHERE {' AND '.join(clauses)}"  # noqa: S608 - names from our own table, values bound
            f" ORDER BY o IS NULL, o {way}, id {way}")
     if limit is not None:
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise InvalidError(f"limit: must be a positive whole number, not {limit!r}", field="limit")
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit < MAX_LIMIT:
+            raise InvalidError(f"limit: must be a whole number from 1 to {MAX_LIMIT - 1}", field="limit")
         sql += f" LIMIT {limit + 1}"
     return Query(sql, parameters, limit)
 
@@ -71,7 +72,7 @@ def _decode_cursor(cursor: str, order: str) -> "tuple[Value, str]":
         raise InvalidError("cursor: not one that a list gave", field="cursor") from None
     if of != order or not isinstance(key, str) or isinstance(value, list | dict):
         raise InvalidError("cursor: belongs to a list in another order", field="cursor")
-    return value, key
+    return _scalar("cursor", value), str(_scalar("cursor", key))
 
 
 def _after(kind: Kind, field: str, cursor: str, order: str, parameters: "list[Value]") -> str:
@@ -95,10 +96,16 @@ def _expression(kind: Kind, field: str, parameters: "list[Value]") -> str:
         return "id"
     if field in columns(kind) or field in kind.fields or field in kind.optional_keys:
         return field
-    if not field or '"' in field or "\0" in field:
-        raise InvalidError(f"there is no field {field!r}", field=field)
-    parameters.append(f'$."{field}"')
+    parameters.append(_path(field))
     return "json_extract(raw, ?)"
+
+
+def _path(field: str) -> str:
+    """The path of an unknown field in the raw line."""
+    check_text("field", field)
+    if not field or '"' in field or "\\" in field or "\0" in field:
+        raise InvalidError(f"there is no field {field!r}", field=field)
+    return f'$."{field}"'
 
 
 def _condition(kind: Kind, field: str, condition: object, parameters: "list[Value]") -> list[str]:
@@ -125,9 +132,7 @@ def _condition(kind: Kind, field: str, condition: object, parameters: "list[Valu
 
 def _contains(field: str, value: object, parameters: "list[Value]") -> str:
     """A member of a list, or a part of a text: json_each gives the one row of a scalar no key."""
-    if '"' in field or "\0" in field:
-        raise InvalidError(f"there is no field {field!r}", field=field)
-    parameters += [f'$."{field}"', _scalar(field, value), _scalar(field, value)]
+    parameters += [_path(field), _scalar(field, value), _scalar(field, value)]
     return ("EXISTS (SELECT 1 FROM json_each(raw, ?) AS e"
             " WHERE CASE WHEN e.key IS NULL THEN instr(e.value, ?) ELSE e.value IS ? END)")
 
@@ -141,6 +146,10 @@ def _check_words(kind: Kind, field: str, values: list[object]) -> None:
 
 
 def _scalar(field: str, value: object) -> "Value":
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InvalidError(f"{field}: an integer of {value.bit_length()} bits, 64 are allowed", field=field)
+    if isinstance(value, str):
+        check_text(field, value)
     if value is None or isinstance(value, str | int | float):
         return value
     raise InvalidError(f"{field}: can only be compared with a text, a number, true, false or null", field=field)

@@ -54,8 +54,6 @@ def sync_log(cache: Cache, kind: Kind, path: str, *, full: bool = False,
     source = Source(path)
     try:
         point = None if full else cache.checkpoint(kind)
-        if point and source.signature == point.signature and not point.racy:
-            return LogReport("unchanged")
         ours = sealed is not None and source.signature == sealed[1]
         trusted = ours and point is not None and not point.racy and sealed is not None and sealed[0] == point.signature
         report, end = _bring_level(cache, kind, source, point, trusted=trusted)
@@ -118,7 +116,7 @@ def _take_in(  # noqa: PLR0917 - the parties to one read
     start, known, position = begin.offset, list[str](), 1.0
     if last is not None:
         position = last.position + 1
-        if last.lines < chunks.LINES:
+        if last.lines < chunks.LINES or begin.unterminated:
             start, known, position = start - last.bytes, last.ids.split("\0"), last.position
     end = End(start, begin.lines - len(known))
     touched: set[str] = set()

@@ -16,7 +16,7 @@ from .errors import InvalidError, ReadOnlyError, TaskStoreError
 from .kinds import Kind
 from .outbox import Outbox
 from .paths import Paths
-from .records import check_id
+from .validation import check_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Written:
 
     def __init__(self, kind: Kind, row: "Row", *, changed: bool = True) -> None:
         self.kind = kind
-        self.key, self.version, self.deleted, self.raw = row[0], row[1], bool(row[2]), row[3]
+        self.key, self.version, self.deleted, self.raw = row[:4]
         self.changed = changed
 
 
@@ -57,16 +57,20 @@ def decide(cache: Cache, requests: Sequence[Sequence[Operation]]) -> "list[list[
     outcomes: list[list[Written] | TaskStoreError] = []
     for operations in requests:
         trial = dict(newest)
+        written: list[Written] = []
         try:
-            outcomes.append([_decide(cache, trial, operation) for operation in operations])
-            newest = trial
+            written.extend(_decide(cache, trial, operation) for operation in operations)
         except TaskStoreError as error:
+            error.operation = len(written)
             outcomes.append(error)
+        else:
+            outcomes.append(written)
+            newest = trial
     return outcomes
 
 
-def commit(paths: Paths, outbox: Outbox, outcomes: "Sequence[list[Written] | TaskStoreError]") -> "Sealed":
-    """Make what was decided durable and put it into the logs. Needs the lock.
+def commit(paths: Paths, outbox: Outbox, outcomes: "Sequence[list[Written] | TaskStoreError]") -> "Sealed | None":
+    """Make what was decided durable and put it into the logs; None where there was nothing. Needs the lock.
 
     Raises ReadOnlyError, BusyError: nothing was written, unless `applied` says "unknown".
     """
@@ -74,7 +78,7 @@ def commit(paths: Paths, outbox: Outbox, outcomes: "Sequence[list[Written] | Tas
               for outcome in outcomes if isinstance(outcome, list)]
     groups = [group for group in groups if group]
     if not groups:
-        return {}
+        return None
     for name in dict.fromkeys(name for group in groups for name, _ in group):
         open_log(paths, name).close()  # no permission, a symbolic link: said before anything is written
     frames = outbox.append(groups)
@@ -100,7 +104,7 @@ def _refusal(error: DrainError) -> TaskStoreError:
 
 def _decide(cache: Cache, newest: "dict[tuple[str, str], Known]", operation: Operation) -> Written:
     kind, fields = operation.kind, operation.fields
-    if operation.verb == "create" and not fields.get(kind.key):
+    if operation.verb == "create" and fields.get(kind.key) is None:
         if kind.key != "id":
             raise InvalidError(f"{kind.key}: a {kind.title} needs one", field=kind.key)
         fields["id"] = _new_id(cache, newest, kind)
@@ -110,8 +114,8 @@ def _decide(cache: Cache, newest: "dict[tuple[str, str], Known]", operation: Ope
     row = _row(operation, kind, key, known)
     if row is None:
         assert known is not None  # noqa: S101 - `bring_in` skips only what is known
-        return Written(kind, (key, known[0], int(known[1]), known[2]), changed=False)
-    newest[kind.name, key] = (row[1], bool(row[2]), row[3])
+        return Written(kind, (key, *known), changed=False)
+    newest[kind.name, key] = row[1:4]
     return Written(kind, row)
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+_DIGITS = 18  # of a number: what fits into 64 bits
+
+
 class Arguments:
     """A parsed command line: `command`, and the values of its arguments by name (None, False or [] if not given)."""
 
@@ -38,6 +41,11 @@ class Arguments:
     def flag(self, name: str) -> bool:
         """Whether a flag was given."""
         return bool(self._values[name])
+
+    @property
+    def json(self) -> bool:
+        """Whether the output is to be JSON, of whichever kind."""
+        return self.flag("json") or self.flag("jsonl")
 
     def many(self, name: str) -> list[str]:
         """The values of an option that may be repeated."""
@@ -70,7 +78,7 @@ def _read(argv: "Sequence[str]") -> Arguments | None:
             if argument is None or (argument.shape == "flag" and equals):
                 return None
             if argument.shape != "flag" and not equals:
-                if not pending or pending[-1].startswith("-"):
+                if not pending or pending[-1].startswith("--") or pending[-1] == "-h":
                     return None
                 value = pending.pop()
             given.append((name, None if argument.shape == "flag" else value))
@@ -106,7 +114,7 @@ def _values(command: Command, words: list[str], given: list[tuple[str, str | Non
         elif argument.shape == "many":
             values[argument.key] = [*_list(values.get(argument.key)), value]
         elif argument.shape == "number":
-            if value is None or not value.isascii() or not value.isdigit():
+            if value is None or not _is_number(value):
                 return None
             values[argument.key] = int(value)
         else:
@@ -120,24 +128,43 @@ def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) <= _DIGITS
+
+
 def _absent(argument: Argument) -> object:
     return {"flag": False, "many": []}.get(argument.shape)
 
 
 def explain(argv: "Sequence[str]") -> Arguments:
     """What argparse makes of `argv`: help, or one line that says what is wrong, and exit."""
-    parsed = vars(build_parser().parse_args(list(argv)))
+    parsed = vars(build_parser().parse_args(_joined(argv)))
     command = COMMANDS[parsed.pop("command")]
     return Arguments(command, {key: value for key, value in parsed.items() if value is not None})
+
+
+def _joined(argv: "Sequence[str]") -> list[str]:
+    """`argv` with "--order -x" written as "--order=-x", which argparse would take for two options."""
+    takers = {argument.name for command in COMMANDS.values() for argument in (*GLOBALS, *command.arguments)
+              if argument.shape not in {"word", "flag"}}
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in takers and word.startswith("-") and not word.startswith("--") and word != "-h":
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def build_parser() -> "argparse.ArgumentParser":
     """The argparse parser made from the table; also what the reference page is made from."""
     import argparse
 
+    from .text import visible
+
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> "NoReturn":
-            self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+            self.exit(2, visible(f"{self.prog}: {message}; see {self.prog} --help") + "\n")
 
     parser = Parser(prog="taskstore", allow_abbrev=False,
                     description="State for many agents working on one repository, kept in git.")
@@ -171,7 +198,7 @@ def _add(parser: "argparse.ArgumentParser", argument: Argument) -> None:
 def _number(word: str) -> int:
     import argparse
 
-    if not word.isascii() or not word.isdigit():
+    if not _is_number(word):
         raise argparse.ArgumentTypeError(f"not a whole number: {word!r}")
     return int(word)
 
@@ -186,6 +213,7 @@ def _version_action() -> "type[argparse.Action]":
         def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
             from .release import release
 
-            parser.exit(0, f"taskstore {release()}\n")
+            print(f"taskstore {release()}")  # noqa: T201 - `exit` would write to standard error
+            parser.exit()
 
     return Version

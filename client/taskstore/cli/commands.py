@@ -6,8 +6,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .arguments import Arguments
-
 
 class Argument:
     """An argument. `shape` is "word" (a positional), "value", "many" (a repeated value), "number" or "flag"."""
@@ -41,12 +39,12 @@ class Command:
         self.arguments = arguments
         self.description = description
 
-    def function(self) -> "Callable[[Arguments], int]":
+    def function(self) -> "Callable[..., int]":
         """Import and return what carries the command out."""
         module, _, name = self.home.partition(":")
         scope: dict[str, object] = {}
         exec(f"from taskstore.cli.{module} import {name}", scope)  # noqa: S102 - importlib costs a millisecond
-        function: Callable[[Arguments], int] = scope[name]  # type: ignore[assignment]
+        function: Callable[..., int] = scope[name]  # type: ignore[assignment]
         return function
 
 

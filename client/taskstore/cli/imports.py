@@ -30,7 +30,7 @@ def import_(arguments: Arguments) -> int:
     for one in written:
         count = counts.setdefault(one.kind.name, {"imported": 0, "deleted": 0, "unchanged": 0})
         count["unchanged" if not one.changed else "deleted" if one.deleted else "imported"] += 1
-    if arguments.flag("json"):
+    if arguments.json:
         skipped = [{"line": line, "id": key, "reason": reason} for line, key, reason in conversion.skipped]
         notes = [{"id": key, "note": note} for key, note in conversion.notes]
         write_json(json.dumps({"lines": counts, "skipped": skipped, "notes": notes}, ensure_ascii=False))

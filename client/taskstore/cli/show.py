@@ -18,7 +18,7 @@ def show(arguments: Arguments) -> int:
     kind = find_kind(arguments.text("KIND"))
     with open_store(arguments) as store:
         line = store.get(kind, arguments.text("ID"))
-    if arguments.flag("json") or arguments.flag("jsonl"):
+    if arguments.json:
         write_json(line)
         return 0
     sys.stdout.write(lay_out(kind, fields(decoder(), line)))
@@ -35,7 +35,8 @@ def lay_out(kind: Kind, record: dict[str, object]) -> str:
     lines = [f"{bold(kind.title)} {visible(str(record[kind.key]))}"]
     lines += [f"  {visible(name):<{width}}  {_value(kind, name, record[name])}" for name in short]
     for name in long:
-        lines += ["", bold(visible(name)), *(f"  {visible(part, keep=_TAB)}" for part in str(record[name]).rstrip("\n").split("\n"))]
+        paragraphs = str(record[name]).rstrip("\n").split("\n")
+        lines += ["", bold(visible(name)), *(f"  {visible(text, keep=_TAB)}".rstrip() for text in paragraphs)]
     return "\n".join(lines) + "\n"
 
 

@@ -2,12 +2,13 @@
 
 import sys
 
-from .text import is_terminal, visible
+from .text import is_terminal, visible, width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_WHOLE = 24  # cells up to which a column is never cut, but for the last
 _STYLES = {"complete": "green", "active": "cyan", "running": "cyan", "failed": "red", "cancelled": "dim",
            "stopped": "red", "paused": "yellow", "ready": "yellow"}
 
@@ -18,10 +19,12 @@ def print_table(headings: "Sequence[str]", rows: "Sequence[Sequence[str]]", *, r
     if is_terminal():
         _print_rich(headings, cells, right)
         return
-    widths = [max(len(cell) for cell in column) for column in zip(headings, *cells, strict=True)]
+    widths = [max(map(width, column)) for column in zip(headings, *cells, strict=True)]
     for row in (headings, *cells):
-        parts = [cell.rjust(width) if heading in right else cell.ljust(width)
-                 for heading, cell, width in zip(headings, row, widths, strict=True)]
+        parts = []
+        for heading, cell, wide in zip(headings, row, widths, strict=True):
+            space = " " * (wide - width(cell))
+            parts.append(space + cell if heading in right else cell + space)
         sys.stdout.write("  ".join(parts).rstrip() + "\n")
 
 
@@ -31,10 +34,10 @@ def _print_rich(headings: "Sequence[str]", rows: "Sequence[Sequence[str]]", righ
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for number, heading in enumerate(headings):
+    for number, column in enumerate(zip(headings, *rows, strict=True)):
         last = number == len(headings) - 1
-        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=True,
-                         overflow="ellipsis", min_width=min(8, len(heading)), ratio=None if not last else 1)
+        table.add_column(column[0], justify="right" if column[0] in right else "left", no_wrap=True,
+                         overflow="ellipsis", min_width=1 if last else min(_WHOLE, max(map(width, column))))
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     Console(highlight=False).print(table)

@@ -10,7 +10,7 @@ _RANGES = ((0x00, 0x20), (0x7F, 0xA0), (0x61C, 0x61D), (0x200B, 0x200C), (0x200E
            (0x2060, 0x2070), (0xFEFF, 0xFF00), (0xFFF9, 0xFFFC), (0xD800, 0xE000), (0xE0000, 0xE0080))
 
 _UNITS = (("year", 365.25 * 86400), ("month", 30.44 * 86400), ("day", 86400), ("h", 3600), ("min", 60), ("s", 1))
-_ABBREVIATED = 3  # letters of a unit that takes no plural
+_ABBREVIATED = ("h", "min", "s")  # take no plural
 
 
 def visible(text: str, *, keep: str = "") -> str:
@@ -32,12 +32,22 @@ def write_json(text: str) -> None:
     """Write JSON and a line end to standard output; on a terminal with what it would act on escaped, as JSON can."""
     if sys.stdout.isatty() and not text.isprintable():
         text = "".join(char if char == "\n" or not _is_active(ord(char)) else _json_escape(char) for char in text)
-    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode() + b"\n")  # JSON is UTF-8, whatever the locale
 
 
 def _json_escape(char: str) -> str:
     units = char.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[n:n + 4]}" for n in range(0, len(units), 4))
+
+
+def width(text: str) -> int:
+    """How many cells of a terminal `text` takes."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
 
 
 def ago(stamp: object, now_ms: int | None = None) -> str:
@@ -48,7 +58,7 @@ def ago(stamp: object, now_ms: int | None = None) -> str:
     if abs(seconds) < 1:
         return "just now"
     count, unit = next((int(abs(seconds) / length), unit) for unit, length in _UNITS if abs(seconds) >= length)
-    words = f"{count} {unit if count == 1 or len(unit) <= _ABBREVIATED else unit + 's'}"
+    words = f"{count} {unit if count == 1 or unit in _ABBREVIATED else unit + 's'}"
     return f"{words} ago" if seconds > 0 else f"in {words}"
 
 

@@ -19,7 +19,7 @@ def init(arguments: Arguments) -> int:
     with store:
         store.sync()
         directory = store.paths.directory
-    if arguments.flag("json"):
+    if arguments.json:
         write_json(to_json({"store": directory, "created": made}))
     elif made:
         sys.stdout.write(f"made a store in {visible(directory)}\n")
@@ -33,7 +33,7 @@ def sync(arguments: Arguments) -> int:
     store, _ = Store.create(os.curdir, directory=directory_of(arguments))
     with store:
         answer = dispatch(store, "store.sync", {"full": arguments.flag("full")})
-    if arguments.flag("json"):
+    if arguments.json:
         write_json(to_json(answer))
         return 0
     assert isinstance(answer, dict)  # noqa: S101 - what store.sync answers with
@@ -51,7 +51,7 @@ def stats(arguments: Arguments) -> int:
     """Print counts by kind and status."""
     with open_store(arguments) as store:
         answer = dispatch(store, "store.stats", {})
-    if arguments.flag("json"):
+    if arguments.json:
         write_json(to_json(answer))
         return 0
     assert isinstance(answer, dict)  # noqa: S101 - what store.stats answers with
@@ -76,6 +76,6 @@ def schema(arguments: Arguments) -> int:
     from taskstore_core.records import json_schema
 
     made = json_schema(find_kind(arguments.text("KIND")))
-    indent = None if arguments.flag("json") else 2
+    indent = None if arguments.json else 2
     write_json(json.dumps(made, indent=indent, ensure_ascii=False))
     return 0

@@ -2,16 +2,18 @@
 
 import json
 import sys
+from typing import NoReturn
 
-from taskstore_core.errors import InvalidError, NotFoundError
+from taskstore_core.errors import InvalidError, NotFoundError, TaskStoreError
 from taskstore_core.kinds import Kind, find_kind
 from taskstore_core.records import FIELDS
-from taskstore_core.store import Store
 from taskstore_core.writer import Operation, Written
 
 from .arguments import Arguments
 from .opening import open_store
 from .text import visible, write_json
+
+_STDIN = "standard input"
 
 
 def create(arguments: Arguments) -> int:
@@ -19,13 +21,19 @@ def create(arguments: Arguments) -> int:
     kind = find_kind(arguments.text("KIND"))
     path = arguments.option("file")
     if path is None and not arguments.flag("stdin"):
-        records = [settings(kind, arguments.many("set"), allow_unknown=arguments.flag("allow_unknown"))]
+        records = [(0, settings(kind, arguments.many("set"), allow_unknown=arguments.flag("allow_unknown")))]
     elif arguments.many("set") or (path is not None and arguments.flag("stdin")):
         raise InvalidError("create: --set, --file and --stdin exclude each other", hint="use one of them")
     else:
-        records = _parse(_read(path), path or "standard input")
+        records = _parse(_read(path), path or _STDIN)
     with open_store(arguments) as store:
-        written = _create(store, kind, records)
+        try:
+            written = store.apply([Operation("create", kind, record) for _, record in records])
+        except TaskStoreError as error:
+            line = records[error.operation][0] if error.operation is not None else 0
+            if line:
+                error.message = f"{path or _STDIN}, line {line}: {error.message}"
+            raise
     _print(arguments, kind, written)
     return 0
 
@@ -77,11 +85,11 @@ def _read(path: str | None) -> bytes:
         raise NotFoundError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _parse(data: bytes, name: str) -> list[dict[str, object]]:
-    """The records in `data`: one JSON object, however it is laid out, or one a line."""
+def _parse(data: bytes, name: str) -> list[tuple[int, dict[str, object]]]:
+    """The records in `data` with their lines: one JSON object, however it is laid out, or one a line."""
     try:
         whole = json.loads(data.decode())
-        return [whole] if isinstance(whole, dict) else _refuse(name, 1, "not a JSON object")
+        return [(1, whole)] if isinstance(whole, dict) else _refuse(name, 1, "not a JSON object")
     except (ValueError, RecursionError):
         pass
     records = []
@@ -94,16 +102,12 @@ def _parse(data: bytes, name: str) -> list[dict[str, object]]:
             return _refuse(name, number, str(error))
         if not isinstance(record, dict):
             return _refuse(name, number, "not a JSON object")
-        records.append(record)
+        records.append((number, record))
     return records
 
 
-def _refuse(name: str, line: int, reason: str) -> list[dict[str, object]]:
+def _refuse(name: str, line: int, reason: str) -> NoReturn:
     raise InvalidError(f"{name}, line {line}: {reason}", hint="nothing was written")
-
-
-def _create(store: Store, kind: Kind, records: list[dict[str, object]]) -> list[Written]:
-    return store.apply([Operation("create", kind, record) for record in records])
 
 
 def _print(arguments: Arguments, kind: Kind, written: list[Written]) -> None:

@@ -1,0 +1,230 @@
+"""Keeping the cache level with the logs: opening, healing and replacing it, with the lock where it is needed.
+
+The truth is the logs and what the outbox still holds for them. A cache that is damaged, gone or foreign is made
+anew; where nothing can be written, one in memory takes its place.
+"""
+
+import os
+
+from . import layout
+from .cache import DAMAGED, UNWRITABLE, Cache, delete, open_cache
+from .clock import now_ms
+from .errors import BusyError, InvalidError, ReadOnlyError
+from .kinds import KINDS, LOGS, Kind
+from .lock import Lock
+from .outbox import is_ahead
+from .paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import TypeVar
+
+    from .drain import Sealed
+    from .outbox import Outbox
+    from .sync import LogReport
+
+    T = TypeVar("T")
+
+    Reports = dict[str, LogReport]
+
+_CACHE = "store.db"
+_TRIES = 3
+_SETTLE_MS = 1000  # how far the logs' own fsync may lag behind the outbox's
+
+
+class Keeper:
+    """The cache and the outbox of one store, opened when first needed."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self._pid = os.getpid()
+        self._outbox: Outbox | None = None
+        self._cache: Cache | None = None
+        self._overlaid = False  # the cache, in memory, holds lines that are only in the outbox
+
+    def close(self) -> None:
+        """Settle what this process appended, and let go of everything."""
+        if self._outbox is not None:
+            if self._outbox.unsynced and self._pid == os.getpid():
+                try:
+                    with self.lock():
+                        self._outbox.refresh()
+                        self._settle(self._outbox, after_ms=0)
+                except BusyError:
+                    pass  # the outbox has the lines; whoever holds the lock will come to it
+            self._outbox.close()
+            self._outbox = None
+        self._drop_cache()
+
+    def read(self, kinds: "Iterable[Kind]", ask: "Callable[[Cache], T]") -> "T":
+        """What `ask` says of a cache that is level with the logs of `kinds`."""
+        layout.read_version(self.paths)
+        self._refuse_fork()
+        for _ in range(_TRIES):
+            try:
+                cache = self._opened()
+                if cache is None or not self._is_level(cache, kinds):
+                    self.sync()
+                    cache = self._cache
+                if cache is not None:
+                    return ask(cache)
+            except DAMAGED:
+                self._discard()
+            except UNWRITABLE:
+                self._sync_in_memory()
+        raise ReadOnlyError(f"{self.paths.file(_CACHE)} cannot be read", hint="delete it: it is made anew")
+
+    def _is_level(self, cache: Cache, kinds: "Iterable[Kind]") -> bool:
+        return (all(cache.is_level(kind, self.paths.file(kind.log)) for kind in kinds)
+                and not is_ahead(self.paths.local("outbox"), cache.hint()))
+
+    def _opened(self) -> Cache | None:
+        """The open cache; None where it must be made or mended, which needs the lock."""
+        if self._cache is not None and self._cache.is_gone():
+            self._drop_cache()
+        path = self.paths.file(_CACHE)
+        if self._cache is None and os.path.exists(path):
+            try:
+                self._cache = Cache(path)
+            except (*DAMAGED, *UNWRITABLE):
+                return None
+        return self._cache
+
+    def _drop_cache(self) -> None:
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
+
+    def _discard(self) -> None:
+        """Throw a damaged cache away; where that may not be done, pass it by."""
+        self._drop_cache()
+        try:
+            with self.lock():
+                delete(self.paths.file(_CACHE))
+        except (ReadOnlyError, OSError):
+            self._use_memory()
+
+    def _use_memory(self) -> Cache:
+        if self._cache is None or self._cache.path:
+            self._drop_cache()
+            self._cache = Cache()
+        return self._cache
+
+    def sync(self, *, full: bool = False) -> "Reports":
+        """Bring the cache level with the logs, or build it anew; in memory where nothing can be written."""
+        try:
+            with self.lock():
+                return self.level(full=full)
+        except ReadOnlyError:
+            return self._sync_in_memory()
+
+    def lock(self) -> Lock:
+        """The store's lock, to be held for one pass."""
+        return Lock(self.paths.local("lock"))
+
+    def level(self, *, full: bool = False) -> "Reports":
+        """Put what the outbox still holds into the logs, and bring the cache level with them. Needs the lock."""
+        layout.read_version(self.paths)
+        self._refuse_fork()
+        for _ in range(_TRIES):
+            try:
+                return self._level(self._opened() or self._made(), full=full)
+            except DAMAGED:
+                self._drop_cache()
+                delete(self.paths.file(_CACHE))
+            except UNWRITABLE:
+                break
+        return self._level(self._use_memory(), full=full)
+
+    def leveled(self) -> "tuple[Cache, Outbox]":
+        """The cache, level with every log, and the outbox. Needs the lock."""
+        self.level()
+        assert self._cache is not None  # noqa: S101 - `level` opened both
+        assert self._outbox is not None  # noqa: S101
+        return self._cache, self._outbox
+
+    def follow(self, sealed: "Sealed") -> None:
+        """Bring the cache level after a commit of ours, and settle the logs now and then. Needs the lock."""
+        if self._cache is None or self._outbox is None:
+            return
+        try:
+            self._follow(self._cache, self._outbox, sealed)
+        except (*DAMAGED, *UNWRITABLE):
+            self._drop_cache()  # what is in the log is true: the next look at the cache finds it behind
+        self._settle(self._outbox, after_ms=_SETTLE_MS)
+
+    def _made(self) -> Cache:
+        self._cache = open_cache(self.paths.file(_CACHE))
+        return self._cache
+
+    def _level(self, cache: Cache, *, full: bool) -> "Reports":
+        from .drain import DrainError, drain
+        from .outbox import Outbox
+
+        if self._outbox is None:
+            self._outbox = Outbox(self.paths.local("outbox"), cache.hint())
+        else:
+            self._outbox.refresh()
+        try:
+            sealed = drain(self.paths, self._outbox) if self._outbox.pending else {}
+        except DrainError as error:
+            raise ReadOnlyError(f"lines in the outbox cannot be put into their logs: {error}",
+                                hint="they are safe where they are") from error
+        return self._follow(cache, self._outbox, sealed, full=full)
+
+    def _follow(self, cache: Cache, outbox: "Outbox", sealed: "Sealed", *, full: bool = False) -> "Reports":
+        """Bring `cache` level after we appended to the logs named in `sealed`."""
+        with cache.db:
+            reports = self._sync_logs(cache, sealed, full=full)
+            if cache.hint() != outbox.hint:
+                cache.set_hint(outbox.hint)
+        return reports
+
+    def _sync_logs(self, cache: Cache, sealed: "Sealed", *, full: bool = False) -> "Reports":
+        from .sync import LogReport, sync_log
+
+        reports = {}
+        for kind in KINDS.values():
+            path = self.paths.file(kind.log)
+            reports[kind.name] = (
+                LogReport("unchanged") if not full and cache.is_level(kind, path) else
+                sync_log(cache, kind, path, full=full, sealed=sealed.get(kind.log)))
+        return reports
+
+    def _settle(self, outbox: "Outbox", *, after_ms: int) -> None:
+        """Fsync the logs if the oldest append that was not is `after_ms` old."""
+        from .drain import sync_logs
+
+        if outbox.unsynced and not outbox.failed and outbox.unsynced[0].at <= now_ms() - after_ms:
+            try:
+                sync_logs(self.paths, outbox)
+                outbox.retire()
+            except OSError as error:
+                outbox.failed = f"syncing the logs failed ({error.strerror}): this process writes nothing more"
+
+    def _sync_in_memory(self) -> "Reports":
+        """What `level` does, where nothing can be written."""
+        from .jsonl import index_or_error
+        from .outbox import Outbox
+
+        if self._overlaid:  # what was pending may have been taken back since
+            self._drop_cache()
+        cache = self._use_memory()
+        outbox = Outbox(self.paths.local("outbox"), writable=False)
+        self._overlaid = bool(outbox.pending)
+        try:
+            with cache.db:
+                reports = self._sync_logs(cache, {})
+                for name, line in (entry for frame in outbox.pending for entry in frame.entries):
+                    row = index_or_error(LOGS[name], line.encode())
+                    if isinstance(row, tuple):
+                        cache.put_rows(LOGS[name], [row])
+                cache.set_hint(outbox.hint)
+            return reports
+        finally:
+            outbox.close()
+
+    def _refuse_fork(self) -> None:
+        if self._pid != os.getpid():
+            raise InvalidError("this store was opened before a fork", hint="open another in the child")
