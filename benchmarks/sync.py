@@ -25,7 +25,8 @@ def line(number: int, revision: int = 0) -> str:
     """One task spec of about 380 bytes."""
     return json.dumps({
         "id": f"ts-{number:08x}", "prd_id": f"prd-{number // 50:06x}", "phase_name": f"Phase {number % 7}",
-        "description": f"Build part {number}: " + "and see that it holds " * 5, "created_at": 1_700_000_000_000 + number,
+        "description": f"Build part {number}: " + "and see that it holds " * 5,
+        "created_at": 1_700_000_000_000 + number,
         "updated_at": 1_700_000_000_000 + number + revision,
         "status": ("pending", "running", "complete")[number % 3],
         "workflow_name": None, "assigned_to": f"agent-{number % 40}" if number % 3 else None,

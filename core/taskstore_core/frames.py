@@ -5,6 +5,7 @@ One frame is one line of JSON that ends in a CRC-32 of what stands before it:
     {"seq":7,"boot":"…","at":1700000000000,"entries":[["prds.jsonl","{…}"]],"sum":"0f3c9a11"}
     {"applied":7,"sum":…}   the lines of every frame up to 7 stand in their logs
     {"synced":7,"sum":…}    and those logs were fsynced since
+    {"doubted":"…","sum":…} in this boot a sync of the logs failed: "synced" means nothing until the next
     {"abort":7,"sum":…}     frame 7 was taken back before anybody was told that it succeeded
     {"outbox":"…","sum":…}  the first line: the identity of this outbox
 
@@ -48,7 +49,7 @@ def encode_mark(name: str, value: int | str) -> bytes:
 
 def only_marks(data: bytes) -> bool:
     """Whether `data` holds marks and no lines; told by how they begin, as decoding would slow every start-up."""
-    return all(line.startswith((b'{"applied":', b'{"synced":')) for line in data.splitlines())
+    return all(line.startswith((b'{"applied":', b'{"synced":', b'{"doubted":')) for line in data.splitlines())
 
 
 def scan(data: bytes, base: int) -> "Iterator[tuple[int, int, dict[str, object] | None]]":

@@ -127,6 +127,8 @@ class Keeper:
         """Put what the outbox still holds into the logs, and bring the cache level with them. Needs the lock."""
         layout.read_version(self.paths)
         self._refuse_fork()
+        if self._cache is not None and not self._cache.path:
+            self._drop_cache()  # whatever kept us from the file may have gone
         for _ in range(_TRIES):
             try:
                 return self._level(self._opened() or self._made(), full=full)
@@ -163,7 +165,8 @@ class Keeper:
         from .outbox import Outbox
 
         if self._outbox is None:
-            self._outbox = Outbox(self.paths.local("outbox"), cache.hint())
+            hint = cache.hint() if cache.path else None  # one in memory was noted by a reader, who restores nothing
+            self._outbox = Outbox(self.paths.local("outbox"), hint)
         else:
             self._outbox.refresh()
         try:
@@ -196,12 +199,16 @@ class Keeper:
         """Fsync the logs if the oldest append that was not is `after_ms` old."""
         from .drain import sync_logs
 
-        if outbox.unsynced and not outbox.failed and outbox.unsynced[0].at <= now_ms() - after_ms:
-            try:
-                sync_logs(self.paths, outbox)
-                outbox.retire()
-            except OSError as error:
-                outbox.failed = f"syncing the logs failed ({error.strerror}): this process writes nothing more"
+        if not outbox.unsynced or outbox.failed or outbox.is_doubted:
+            return
+        if outbox.unsynced[0].at > now_ms() - after_ms:
+            return
+        try:
+            sync_logs(self.paths, outbox)
+            outbox.retire()
+        except OSError as error:
+            outbox.mark_doubted()
+            outbox.failed = f"syncing the logs failed ({error.strerror}): this process writes nothing more"
 
     def _sync_in_memory(self) -> "Reports":
         """What `level` does, where nothing can be written."""

@@ -30,6 +30,7 @@ class Ledger:
         self.end = 0  # offset behind the last frame
         self.seq = 0  # of the newest frame
         self.applied = self.synced = 0
+        self.doubted = ""  # the boot in which a sync of the logs last failed
         self.pending: list[Write] = []
         self.unsynced: list[Write] = []
 
@@ -55,10 +56,17 @@ class Ledger:
                 self.seq = max(self.seq, seq)
             case {"synced": int(seq)}:
                 self.synced = max(self.synced, seq)
+            case {"doubted": str(boot)}:
+                self.doubted = boot
             case {"abort": int(seq)}:
                 self.forget({seq})
             case _:
                 pass  # damaged, the header, or a frame of a later release
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether a sync of the logs failed since the kernel was started."""
+        return self.doubted == self.boot
 
     def trim(self) -> None:
         """Let go of the frames that the marks say are done with."""

@@ -93,15 +93,26 @@ class Outbox(Ledger):
         self.pending.clear()
 
     def mark_synced(self) -> None:
-        """Note that the logs were fsynced after everything applied so far."""
+        """Note that the logs were fsynced after everything applied so far, unless a sync of this boot failed."""
+        if self.is_doubted:
+            return
         self._note("synced", self.applied)
         self.synced = self.applied
         self.trim()
 
+    def mark_doubted(self) -> None:
+        """Note that a sync of the logs failed: what the kernel then forgot, no later sync will vouch for."""
+        self._note("doubted", self.boot)
+        self.doubted = self.boot
+
     def abort(self, aborted: "Sequence[frames.Write]") -> None:
-        """Take pending frames back, durably; raises OSError when that cannot be made sure of."""
+        """Take pending frames back, durably; raises ReadOnlyError when that cannot be made sure of."""
         self._put(b"".join(frames.encode_mark("abort", frame.seq) for frame in aborted), self.end)
-        os.fdatasync(self._fd)
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self.failed = f"syncing {self.path} failed ({error.strerror}): this process writes nothing more"
+            raise ReadOnlyError(self.failed, applied="unknown") from error
         self.forget({frame.seq for frame in aborted})
         if not self.pending:
             self.mark_applied()
@@ -154,10 +165,10 @@ class Outbox(Ledger):
         if self._writable and self.end > start and data[self.end - start - 1:self.end - start] != b"\n":
             self._put(b"\n", self.end)  # closes what a crash tore, so that the next frame begins a line
 
-    def _note(self, name: str, seq: int) -> None:
+    def _note(self, name: str, value: int | str) -> None:
         """Write a mark, which speeds up the next opening. Without it nothing is lost, but nothing more is written."""
         try:
-            self._put(frames.encode_mark(name, seq), self.end)
+            self._put(frames.encode_mark(name, value), self.end)
         except ReadOnlyError as error:
             self.failed = error.message
 
@@ -179,7 +190,10 @@ class Outbox(Ledger):
             write_all(self._fd, bytes(target - size), size)
             os.fsync(self._fd)
         except OSError as error:
-            os.ftruncate(self._fd, size)
+            try:  # noqa: SIM105 - importing contextlib takes 3 ms
+                os.ftruncate(self._fd, size)
+            except OSError:
+                pass  # zeros ahead do no harm
             raise ReadOnlyError(f"cannot write {self.path}: {error.strerror}",
                                 hint="nothing was written; free some space and try again") from None
 
@@ -193,6 +207,10 @@ class Outbox(Ledger):
         start = written[0].offset // 4096 * 4096
         head = os.pread(self._fd, self.end - start, start)
         aborts = b"".join(frames.encode_mark("abort", frame.seq) for frame in written)
+        self.seq = written[-1].seq
+        if not self.pending:
+            aborts += frames.encode_mark("applied", self.seq)
+            self.applied = self.seq
         try:
             self._put(head + aborts, start)
             os.fdatasync(self._fd)

@@ -4,6 +4,8 @@ A page ends in a cursor that names the last record's place in the order, so that
 two pages neither repeat nor hide others.
 """
 
+import math
+
 from .errors import InvalidError, check_text
 from .jsonl import columns
 from .kinds import Kind
@@ -68,7 +70,7 @@ def _decode_cursor(cursor: str, order: str) -> "tuple[Value, str]":
 
     try:
         of, value, key = json.loads(bytes.fromhex(cursor))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise InvalidError("cursor: not one that a list gave", field="cursor") from None
     if of != order or not isinstance(key, str) or isinstance(value, list | dict):
         raise InvalidError("cursor: belongs to a list in another order", field="cursor")
@@ -148,6 +150,8 @@ def _check_words(kind: Kind, field: str, values: list[object]) -> None:
 def _scalar(field: str, value: object) -> "Value":
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise InvalidError(f"{field}: an integer of {value.bit_length()} bits, 64 are allowed", field=field)
+    if isinstance(value, float) and math.isnan(value):
+        raise InvalidError(f"{field}: nothing can be compared with {value}", field=field)
     if isinstance(value, str):
         check_text(field, value)
     if value is None or isinstance(value, str | int | float):
