@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -300,6 +301,26 @@ class Site:
                 "lines": list(db.execute("SELECT name, offset, lines FROM logs ORDER BY name")),
                 "bad": list(db.execute("SELECT log, sum(bad) FROM chunks GROUP BY log ORDER BY log"))}
 
+    @contextlib.contextmanager
+    def replaced_all_the_time(self, kind: str = "prd") -> Iterator[None]:
+        """Puts what a log holds now back into its place over and over, as a git command does once."""
+        content = self.log(kind).read_bytes()
+        done = threading.Event()
+
+        def replace() -> None:
+            temporary = self.root.parent / f"{self.root.name}.replacement"
+            while not done.wait(0.005):
+                temporary.write_bytes(content)
+                temporary.replace(self.log(kind))
+
+        thread = threading.Thread(target=replace)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
     # Work in other processes
 
     @staticmethod
@@ -346,13 +367,13 @@ class Site:
         return Outcome(process.returncode, out, err)
 
     def run_traced(self, script: str, *arguments: str, calls: str, inject: Sequence[str] = (),
-                   paths: Sequence[Path] = ()) -> Outcome:
+                   paths: Sequence[Path] = (), boot: Reboot | None = None) -> Outcome:
         """Run `script`, under strace from where it says it is ready.
 
         `calls` are the system calls to look at, on `paths` only where there are any; `inject` what strace shall do
         to them ("fdatasync:signal=KILL:when=1").
         """
-        with self.start(script, *arguments) as process:
+        with self.start(script, *arguments, boot=boot) as process:
             wait_for_line(process, "ready")
             with subprocess.Popen([*self._strace(calls, inject, paths), "-p", str(process.pid)],
                                   stderr=subprocess.PIPE, text=True) as tracer:

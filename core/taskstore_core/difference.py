@@ -102,12 +102,12 @@ class _Walk:
             stop, found = self._resume(hashes, chunk)
             stretch.lines += fresh[:stop]
             stretch.hashes += hashes[:stop]
-            self.offset += sum(map(len, fresh[:stop])) + stop
+            data = block[:sum(map(len, fresh[:stop])) + stop]  # less one where the last line lacks its line end
+            stretch.data += data
+            self.offset += len(data)
             self.line += stop
             if stop < len(fresh):
                 break
-        self.offset = min(self.offset, self.source.size)  # the last line may lack its line end
-        stretch.data = self.source.read(stretch.start, self.offset)
         stretch.last = found
         return found
 
@@ -180,6 +180,12 @@ def _match_lines(walk: _Walk, stretch: Stretch, found: Difference) -> list[int]:
     for chunk in walk.chunks[stretch.first:stretch.last]:
         hashes += chunks.unpack(chunk.hashes)
         ids += chunk.ids.split("\0")
+    if len(hashes) == len(stretch.hashes):  # edited where they stand, most likely
+        new = [number for number, (old, now) in enumerate(zip(hashes, stretch.hashes, strict=True)) if old != now]
+        if set(map(hashes.__getitem__, new)).isdisjoint(map(stretch.hashes.__getitem__, new)):
+            found.affected.update(ids[number] for number in new)
+            stretch.ids = ids
+            return new
     places = dict(zip(hashes, range(len(hashes)), strict=True))
     at = list(map(places.get, stretch.hashes))
     stretch.ids = ["" if place is None else ids[place] for place in at]

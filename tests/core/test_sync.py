@@ -519,14 +519,19 @@ for _ in sys.stdin:
 CRASHING = """
 import os, sys
 from taskstore_core.cache import Cache
-from taskstore_core.kinds import KINDS
-from taskstore_core.sync import sync_log
-cache = Cache(sys.argv[1])
-cache.db.execute("PRAGMA cache_size=1")
-with cache.db:
-    sync_log(cache, KINDS["prd"], sys.argv[2], full=True)
-    assert len(list(cache.db.execute("SELECT * FROM prds_rows"))) == 2000
+from taskstore_core.store import Store
+real = getattr(Cache, sys.argv[2])
+
+
+def die(self, *arguments):
+    if sys.argv[3] == "behind":
+        real(self, *arguments)
     os._exit(7)
+
+
+with Store.open(sys.argv[1]) as store:
+    setattr(Cache, sys.argv[2], die)
+    store.sync()
 """
 
 
@@ -561,22 +566,29 @@ def test_readers_see_the_old_state_or_the_new(model: Model, tmp_path: "Path") ->
     cache.close()
 
 
-def test_a_crash_in_a_rebuild_leaves_rows_and_checkpoint_as_they_were(model: Model, tmp_path: "Path") -> None:
-    """A process that dies within the transaction has changed nothing: the next one starts from the old state."""
-    path = str(tmp_path / "store.db")
-    cache = Cache(path, make=True)
-    write(model.path, text(A1, B1))
-    bring_level(cache, PRD, model.path)
-    before = rows(cache, PRD), checkpoint(cache, PRD).offset
-    cache.close()
-    write(model.path, text(*(record(f"r{n}", 1, title="x" * 500) for n in range(2000))))
-    done = subprocess.run([sys.executable, "-c", CRASHING, path, model.path], check=False)
+@pytest.mark.parametrize("when", ["before", "behind"])
+@pytest.mark.parametrize("method", [
+    "begin_rebuild", "put_rows", "put_chunks", "end_rebuild", "set_checkpoint", "set_hint"])
+def test_a_crash_in_a_sync_changes_nothing(tmp_path: "Path", method: str, when: str) -> None:
+    """A process that dies anywhere within a sync leaves rows and checkpoint as they were, and the next one goes on."""
+
+    def seen(path: str) -> list[object]:
+        with contextlib.closing(Cache(path)) as cache:
+            return [rows(cache, PRD), checkpoint(cache, PRD).offset, len(list(cache.chunks(PRD)))]
+
+    with make_store(tmp_path, A1, B1) as store:
+        store.sync()
+        path, log = store.paths.file("store.db"), store.paths.file(PRD.log)
+        assert store.apply([Operation("create", PRD, {"id": "c", "title": "t"})])
+    os.unlink(f"{tmp_path}/.taskstore/.local/outbox")  # else there would be nothing new to note of it
+    before = seen(path)
+    write(log, text(*(record(f"r{n}", 1, title="x" * 500) for n in range(2000))))
+    done = subprocess.run([sys.executable, "-c", CRASHING, str(tmp_path), method, when], check=False)
     assert done.returncode == 7
-    cache = Cache(path)
-    assert (rows(cache, PRD), checkpoint(cache, PRD).offset) == before
-    bring_level(cache, PRD, model.path)
-    assert len(rows(cache, PRD)) == 2000
-    cache.close()
+    assert seen(path) == before
+    with Store.open(str(tmp_path)) as store:
+        assert len(store.find("prd")[0]) == 2000
+    assert seen(path) != before
 
 
 # Racy signatures
@@ -656,6 +668,23 @@ def test_a_rewrite_within_the_tick_of_a_read_is_seen(tmp_path: "Path", way: str)
                 os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+@pytest.mark.parametrize("tick", [4_000_000, 10_000_000, SECOND, 2 * SECOND], ids=["4 ms", "10 ms", "1 s", "2 s"])
+def test_a_rewrite_within_the_tick_of_a_coarse_clock_is_seen(
+    tmp_path: "Path", monkeypatch: pytest.MonkeyPatch, tick: int,
+) -> None:
+    """Where the file system's clock is coarser than this one's, a rewrite that no signature shows is seen as well."""
+
+    def coarse(status: os.stat_result) -> "Signature":
+        return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns // tick * tick,
+                status.st_ctime_ns // tick * tick)
+
+    monkeypatch.setattr(signature, "of", coarse)
+    with make_store(tmp_path, record("a", 1, title="0000")) as store:
+        for n in range(50):
+            assert json.loads(store.get("prd", "a"))["title"] == f"{n:04}"
+            rewrite_unseen(store.paths.file(PRD.log), b"%04d" % n, b"%04d" % (n + 1))
+
+
 def test_a_rewrite_long_after_a_read_is_seen_by_its_ctime(tmp_path: "Path") -> None:
     """A log whose signature had settled shows a rewrite of the same size and modification time by its ctime."""
     with make_store(tmp_path, record("a", 1, title="old"), record("b", 1)) as store:
@@ -709,9 +738,29 @@ def test_our_append_takes_nothing_for_granted_that_others_changed_before(tmp_pat
             assert json.loads(store.get("prd", "a"))["title"] == f"{n + 1:04}"
 
 
+@pytest.mark.parametrize("what", ["same size", "longer", "new file"])
+def test_an_append_of_ours_vouches_only_for_what_stood_before_it(model: Model, what: str) -> None:
+    """A foreign edit between the last look and our append is found, although the append itself is known."""
+    step(model, text(record("a", 1, title="old"), B1))
+    until_not_racy(model)
+    match what:
+        case "same size":
+            model.put(model.data.replace(b"old", b"new"), "in place")
+        case "longer":
+            model.put(model.data.replace(b"old", b"longer"), "in place")
+        case _:
+            model.put(model.data.replace(b"old", b"new"), "new file")
+    sealed = model.append_ours([C1])
+    assert sealed is not None
+    model.check(bring_level(model.cache, PRD, model.path, sealed=sealed))
+    assert sorted(rows(model.cache, PRD)) == ["a", "b", "c"]
+
+
 def test_a_log_that_changes_while_it_is_read_is_read_again(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a file is touched between opening and the end of reading, its checkpoint proves nothing."""
     write(model.path, text(A1))
+    while signature.is_racy(signature.look(model.path)):
+        pass
     real = sync._rebuild
 
     def meddling(cache: Cache, kind: Kind, opened: Source) -> "tuple[LogReport, sync.End]":

@@ -124,6 +124,44 @@ def test_a_command_that_waits_in_vain_says_so_in_one_line(site):
     holder.communicate("\n")
 
 
+SLOW_LOOK = "newfstatat:delay_enter=50000"
+"""Holds a process up where it looks whether the log it appended to is still the one in place."""
+
+
+@pytest.mark.usefixtures("strace")
+def test_a_log_that_is_replaced_under_every_try_gets_its_line_later(site):
+    """A write whose log is replaced whenever it was appended to is acknowledged, and is in the log in the end."""
+    ids = site.seed(2)
+    with site.replaced_all_the_time():
+        done = site.run_traced("""
+store = Store.open(directory=directory)
+store.sync()
+ready()
+create(store, id="prd-replaced")
+os._exit(0)
+""", calls="newfstatat", inject=[SLOW_LOOK], paths=[site.log()])
+    assert done.status == 0, done.err
+    assert len(site.lines()) == len(ids)
+    assert "prd-replaced" in site.ids()
+    site.assert_sound([*ids, "prd-replaced"])
+
+
+@pytest.mark.usefixtures("strace")
+def test_a_line_that_waits_for_its_log_is_read(site):
+    """While an acknowledged line cannot be put into its log, the process that wrote it and others read it."""
+    ids = site.seed(2)
+    with site.replaced_all_the_time():
+        done = site.run_traced("""
+store = Store.open(directory=directory)
+store.sync()
+ready()
+create(store, id="prd-replaced")
+print(json.dumps(sorted(json.loads(line)["id"] for line in store.find("prd")[0])))
+os._exit(0)
+""", calls="newfstatat", inject=[SLOW_LOOK], paths=[site.log()])
+        assert done.said == [sorted([*ids, "prd-replaced"])], done.err
+
+
 def test_reads_need_no_lock(site):
     """While somebody holds the lock, a store whose logs did not change is read at once."""
     ids = site.seed(3)

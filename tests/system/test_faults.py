@@ -134,6 +134,38 @@ attempt(operation("create", "prd", id="prd-after", content="much " * 60_000))
     site.assert_sound([*ids, "prd-after"], discarded=["prd-refused"])
 
 
+@pytest.mark.usefixtures("strace")
+def test_an_outbox_that_cannot_be_cleared_of_old_frames_costs_no_write(site):
+    """Retiring old frames is housekeeping: where there is no room for it, writes and closing go on as before."""
+    old = site.run("set_clock(100 * 24 * 3600 * 1000)\n" + OPEN + 'create(store, id="prd-old")\nstore.close()')
+    assert old.status == 0, old.err
+    unsynced = site.run("set_clock(2000)\n" + OPEN + 'create(store, id="prd-unsynced")\nos._exit(0)')
+    assert unsynced.status == 0, unsynced.err
+    done = site.run_traced(OPEN + """
+ready()
+attempt(operation("create", "prd", id="prd-written"))
+attempt(operation("create", "prd", id="prd-after"))
+store.close()
+""", calls="write,pwrite64", inject=["write:error=ENOSPC:when=1+"], paths=[site.private / "outbox.new"])
+    assert done.calls
+    assert done.said == ["prd-written", "prd-after"], done.err
+    assert done.status == 0, done.err
+    site.assert_sound(["prd-old", "prd-unsynced", "prd-written", "prd-after"])
+
+
+@pytest.mark.usefixtures("strace")
+def test_an_outbox_cleared_of_old_frames_still_knows_what_was_taken_back(site):
+    """A frame that was taken back is dropped with its abort or kept with it: without, it would say it was written."""
+    old = site.run("set_clock(100 * 24 * 3600 * 1000)\n" + OPEN + 'create(store, id="prd-old")\nstore.close()')
+    assert old.status == 0, old.err
+    done = site.run_traced(CREATE + "store.close()", calls=CALLS, inject=["write:error=ENOSPC:when=1"],
+                           paths=[site.log()])
+    assert list(map(told, done.said)) == [NO, "prd-after"], done.err
+    writes: list[Any] = [frame for frame in site.frames() if "seq" in frame and frame["seq"] not in aborted(site)]
+    ids = [json.loads(line)["id"] for frame in writes for _, line in frame["entries"]]
+    assert ids == ["prd-after"]
+
+
 # The logs
 
 
@@ -261,6 +293,18 @@ os._exit(0)
     lock.unlink()
     site.log("task_spec").write_bytes(kept)
     site.assert_sound(["ts-unsynced", "prd-written"])
+
+
+@pytest.mark.usefixtures("strace")
+def test_a_store_closes_quietly_though_its_disk_became_read_only(site):
+    """What was acknowledged needs nothing more of the disk: a store that cannot be locked any more is just closed."""
+    done = site.run_traced("ready()\n" + OPEN + """
+create(store, id="prd-written")
+store.close()
+""", calls="openat", inject=["openat:error=EROFS:when=3+"], paths=[site.private / "lock"])
+    assert done.calls.count(("openat", str(site.private / "lock"))) == 3
+    assert done.status == 0, done.err
+    site.assert_sound(["prd-written"])
 
 
 # The cache

@@ -253,6 +253,24 @@ store.close()
         site.assert_sound(site.acknowledged())
 
 
+@pytest.mark.usefixtures("strace")
+def test_lines_are_restored_by_a_later_process_where_the_first_could_not(site, boots):
+    """Where the log is replaced under whoever restores its lines after a power loss, the next process restores them."""
+    assert site.run(CRASH).status == 0
+    site.log().write_bytes(b"")
+    with site.replaced_all_the_time():
+        tried = site.run_traced("""
+ready()
+Store.open(directory=directory).sync()
+os._exit(0)
+""", calls="newfstatat", inject=["newfstatat:delay_enter=50000"], paths=[site.log()], boot=boots[0])
+    assert tried.status == 0, tried.err
+    assert site.log().read_bytes() == b""
+    reopened = site.run(REOPEN, boot=boots[0])
+    assert reopened.said == [["prd-0", "prd-1", "prd-2", "prd-3", "prd-4", "ts-4"]], reopened.err
+    site.assert_sound(site.acknowledged())
+
+
 @contextlib.contextmanager
 def tmpfs(folder: Path) -> Iterator[Path]:
     if os.geteuid():
