@@ -47,7 +47,7 @@ class Store:
         """The live record with this id, or with the only id that begins so; raises NotFoundError."""
         return self._one(type_, "record.get", kind=type_.kind, id=id)
 
-    def update(self, type_: type[RecordT], id: str, *, if_updated_at: int | None = None,  # noqa: A002
+    def update(self, type_: type[RecordT], id: str, /, *, if_updated_at: int | None = None,  # noqa: A002
                **changes: object) -> RecordT:
         """Change fields of a record and return its next version; fields no one here knows may be set too.
 
@@ -60,7 +60,7 @@ class Store:
         """Delete a record; raises NotFoundError, ConflictError, ReadOnlyError, BusyError."""
         dispatch(self._engine, "record.delete", {"kind": type_.kind, "id": id, "if_updated_at": if_updated_at})
 
-    def list(self, type_: type[RecordT], where: "Mapping[str, object] | None" = None, *, order: str | None = None,
+    def list(self, type_: type[RecordT], where: "Mapping[str, object] | None" = None, /, *, order: str | None = None,
              **equal: object) -> list[RecordT]:
         """The live records for which every field in `equal` and every condition in `where` holds.
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Known = tuple[int, bool, str] | None
     """(version, deleted, raw line) of an id, None where there never was one."""
 
+RESERVED = ("deleted", "op")
+"""Keys of a line that are no fields of its record."""
+
 _ENDED = ("complete", "failed", "stopped")
 
 
@@ -100,7 +103,7 @@ def _live(kind: Kind, key: str, known: "Known", if_updated_at: int | None) -> tu
 
 
 def _refuse_reserved(fields: Mapping[str, object]) -> None:
-    for name in ("deleted", "op"):
+    for name in RESERVED:
         if name in fields:
             raise InvalidError(f"{name}: is no field of a record",
                                hint="use delete" if name == "deleted" else "", field=name)

@@ -34,9 +34,10 @@ class Lock:
         except BlockingIOError:
             os.close(fd)
             fd = _wait(self._path, self._wait_s)
-        except BaseException:
+        except OSError as error:
             os.close(fd)
-            raise
+            raise ReadOnlyError(f"cannot lock {self._path}: {error.strerror}",
+                                hint="the file system must support flock") from None
         self._fd = fd
 
     def __exit__(self, kind: "type[BaseException] | None", error: "BaseException | None",

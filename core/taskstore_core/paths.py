@@ -58,6 +58,9 @@ def discover(start: str) -> Paths:
         if os.path.lexists(f"{folder}/.git"):
             top = _main_worktree(folder)
             return Paths(f"{top}/{STORE}", top, _git_dir(top))
+        if _is_git_dir(folder) and (os.path.basename(folder) != ".git" or _is_bare(folder)):
+            raise NoStoreError(f"{folder} is a git folder, with no work tree that could hold the store",
+                               hint="go to a worktree, or name a store with --store DIR")
         if nearest is None and os.path.exists(f"{folder}/{STORE}/.version"):
             nearest = folder
     return Paths(f"{nearest or start}/{STORE}")
@@ -93,6 +96,11 @@ def _main_worktree(folder: str) -> str:
     if os.path.basename(common) == ".git" and not _is_bare(common):
         return os.path.dirname(common)
     return _configured_worktree(common)
+
+
+def _is_git_dir(folder: str) -> bool:
+    return (os.path.isfile(f"{folder}/HEAD") and os.path.isdir(f"{folder}/objects")
+            and os.path.isdir(f"{folder}/refs"))
 
 
 def _is_bare(git_dir: str) -> bool:

@@ -35,8 +35,9 @@ def build(kind: Kind, where: "Mapping[str, object] | None" = None, order: str | 
           limit: int | None = None, cursor: str | None = None) -> Query:
     """The query for a list; its rows are (id, order value, raw).
 
-    `where` is {field: value} or {field: {operator: value}}, all of which must hold; `order` a field, descending
-    with a leading "-" (default: when a record began). Raises InvalidError for anything that makes no sense.
+    `where` is {field: value}, {field: {operator: value}} or {field: [{operator: value}, …]}, all of which must hold;
+    `order` a field, descending with a leading "-" (default: when a record began). Raises InvalidError for anything
+    that makes no sense.
     """
     order = order or kind.started
     descending = order.startswith("-")
@@ -45,7 +46,8 @@ def build(kind: Kind, where: "Mapping[str, object] | None" = None, order: str | 
     by = _expression(kind, field, parameters)
     clauses = ["NOT deleted"]
     for name, condition in (where or {}).items():
-        clauses += _condition(kind, name, condition, parameters)
+        for one in _several(condition):
+            clauses += _condition(kind, name, one, parameters)
     if cursor is not None:
         clauses.append(_after(kind, field, cursor, order, parameters))
     way = "DESC" if descending else "ASC"
@@ -102,6 +104,12 @@ def _expression(kind: Kind, field: str, parameters: "list[Value]") -> str:
     return "json_extract(raw, ?)"
 
 
+def _several(condition: object) -> list[object]:
+    if isinstance(condition, list) and all(isinstance(one, dict) for one in condition):
+        return condition
+    return [condition]
+
+
 def _path(field: str) -> str:
     """The path of an unknown field in the raw line."""
     check_text("field", field)
@@ -136,7 +144,7 @@ def _contains(field: str, value: object, parameters: "list[Value]") -> str:
     """A member of a list, or a part of a text: json_each gives the one row of a scalar no key."""
     parameters += [_path(field), _scalar(field, value), _scalar(field, value)]
     return ("EXISTS (SELECT 1 FROM json_each(raw, ?) AS e"
-            " WHERE CASE WHEN e.key IS NULL THEN instr(e.value, ?) ELSE e.value IS ? END)")
+            " WHERE CASE WHEN e.key IS NULL THEN e.type = 'text' AND instr(e.value, ?) ELSE e.value IS ? END)")
 
 
 def _check_words(kind: Kind, field: str, values: list[object]) -> None:

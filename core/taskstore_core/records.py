@@ -194,6 +194,9 @@ def from_line(type_: type[RecordT], line: str) -> RecordT:
 def to_fields(record: Record) -> dict[str, object]:
     """The fields of a typed record for `create`: stamps of 0, an empty id and an empty depends_on are left out."""
     kind = KINDS[record.kind]
+    for name in record.extra:
+        if name in FIELDS[record.kind]:
+            raise InvalidError(f"{name}: is a field of its own, not one of `extra`", field=name)
     fields: dict[str, object] = msgspec.to_builtins(record)
     del fields["extra"]
     unset = {name for name in fields if name.endswith("_at") and not fields[name]}

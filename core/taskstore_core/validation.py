@@ -27,10 +27,19 @@ def check_values(kind: Kind, values: Mapping[str, object]) -> None:
             try:
                 msgspec.convert(value, known.type)
             except msgspec.ValidationError as error:
-                raise InvalidError(f"{name}: {reworded(error)}", field=name) from None
+                raise InvalidError(f"{name}: {_expected(kind, name, value) or reworded(error)}", field=name) from None
         _check_json(name, value, 1)
     if kind.key in values:
         check_id(kind, values[kind.key])
+
+
+def _expected(kind: Kind, name: str, value: object) -> str:
+    """What a field would have taken, where that can be said in words."""
+    if name in kind.enums:
+        return f"{str(value)[:80]!r} is not one of {', '.join(kind.enums[name])}"
+    if name in kind.numbers and not isinstance(value, int):
+        return f"must be a whole number, not {type(value).__name__}"
+    return ""
 
 
 def check_id(kind: Kind, key: object) -> None:

@@ -59,7 +59,8 @@ def decide(cache: Cache, requests: Sequence[Sequence[Operation]]) -> "list[list[
         trial = dict(newest)
         written: list[Written] = []
         try:
-            written.extend(_decide(cache, trial, operation) for operation in operations)
+            for operation in operations:
+                written.append(_decide(cache, trial, operation))  # noqa: PERF401 - its length tells which one failed
         except TaskStoreError as error:
             error.operation = len(written)
             outcomes.append(error)

@@ -476,6 +476,16 @@ def test_touching_a_log_changes_nothing(model: Model) -> None:
     assert (report.mode, report.parsed, report.changed) == ("unchanged", 0, 0)
 
 
+def test_lines_that_change_places_are_known(model: Model) -> None:
+    """Lines that only stand elsewhere now are recognised: they count as changed, at most, and not as parsed."""
+    lines = [record(f"r{n}", 1) for n in range(500)]
+    step(model, text(*lines))
+    lines[100], lines[101] = lines[101], lines[100]
+    report = step(model, text(*lines))
+    assert (report.mode, report.parsed) == ("changed", 0)
+    assert report.changed <= 2
+
+
 def test_too_much_that_differs_is_a_rebuild(model: Model) -> None:
     """A wholly different file is rebuilt, which is cheaper than comparing it."""
     step(model, text(*(record(f"a{n}", 1) for n in range(1000))))

@@ -30,9 +30,17 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        if error.filename is None:
-            _drop_output()
-        return _report(f"{error.filename or 'standard output'}: {error.strerror or error}", "", 3)
+        return _report(f"{_culprit(error)}: {error.strerror or error}", "", 3)
+
+
+def _culprit(error: OSError) -> str:
+    """What an error of the system is about: the file it names, the output if that still fails, else the store."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+        return "standard output"
+    return str(error.filename or "the store")
 
 
 def _prepare_streams() -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from taskstore_core.errors import NotFoundError
+from taskstore_core.errors import InvalidError, NotFoundError
 from taskstore_core.kinds import KINDS
 from taskstore_core.writer import Operation
 
@@ -24,6 +24,9 @@ def import_(arguments: Arguments) -> int:
             conversion = convert(file)
     except OSError as error:
         raise NotFoundError(f"cannot read {path}: {error.strerror}") from None
+    if conversion.skipped and not conversion.records:
+        line, _, reason = conversion.skipped[0]
+        raise InvalidError(f"{path} holds nothing that can be imported; line {line}: {reason}")
     with open_store(arguments) as store:
         written = store.apply([Operation("import", KINDS[kind], fields) for kind, fields in conversion.records])
     counts: dict[str, dict[str, int]] = {}
@@ -33,12 +36,13 @@ def import_(arguments: Arguments) -> int:
     if arguments.json:
         skipped = [{"line": line, "id": key, "reason": reason} for line, key, reason in conversion.skipped]
         notes = [{"id": key, "note": note} for key, note in conversion.notes]
-        write_json(json.dumps({"lines": counts, "skipped": skipped, "notes": notes}, ensure_ascii=False))
+        write_json(json.dumps({"lines": counts, "skipped": skipped, "notes": notes}, ensure_ascii=False,
+                              separators=(",", ":")))
         return 0
     for kind, count in counts.items():
-        sys.stdout.write(f"{KINDS[kind].title}s: {count['imported']} lines imported, {count['deleted']} of them"
-                         f" deletions, {count['unchanged']} here already\n")
-    _tell([f"line {line}: {key} skipped: {reason}" for line, key, reason in conversion.skipped])
+        sys.stdout.write(f"{KINDS[kind].title}s: {count['imported']} imported, {count['deleted']} deleted,"
+                         f" {count['unchanged']} here already\n")
+    _tell([f"line {line}: {key or 'no id'} skipped: {reason}" for line, key, reason in conversion.skipped])
     _tell([f"{key}: {note}" for key, note in conversion.notes])
     return 0
 

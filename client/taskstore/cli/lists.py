@@ -10,7 +10,11 @@ from .arguments import Arguments
 from .decode import decoder, fields
 from .opening import open_store
 from .table import print_table
-from .text import ago, write_json
+from .text import ago, visible, write_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 COLUMNS = {
     "prd": ("id", "status", "updated_at", "title"),
@@ -31,10 +35,10 @@ _OPERATORS = (("!=", "ne"), ("<=", "le"), (">=", "ge"), ("=", "eq"), ("<", "lt")
 def list_records(arguments: Arguments) -> int:
     """`list KIND`."""
     kind = find_kind(arguments.text("KIND"))
-    where: dict[str, dict[str, object]] = {}
+    where: dict[str, list[dict[str, object]]] = {}
     for test in arguments.many("where"):
         field, operator, value = _test(kind, test)
-        where.setdefault(field, {})[operator] = value
+        where.setdefault(field, []).append({operator: value})
     return _list(arguments, kind, where, order=arguments.option("order"), limit=arguments.number("limit"),
                  cursor=arguments.option("cursor"))
 
@@ -63,7 +67,7 @@ def _status(arguments: Arguments) -> dict[str, object]:
     return {} if status is None else {"status": status}
 
 
-def _list(arguments: Arguments, kind: Kind, where: "dict[str, object] | dict[str, dict[str, object]]",
+def _list(arguments: Arguments, kind: Kind, where: "Mapping[str, object]",
           **paging: "str | int | None") -> int:
     with open_store(arguments) as store:
         answer = dispatch(store, "record.list", {"kind": kind.name, "where": where, **paging})
@@ -75,7 +79,19 @@ def _list(arguments: Arguments, kind: Kind, where: "dict[str, object] | dict[str
             write_json(item)
     else:
         _print(kind, answer["items"], answer["cursor"])
+    for field in (*where, str(paging.get("order") or "").removeprefix("-")):
+        _doubt(kind, field)
     return 0
+
+
+def _doubt(kind: Kind, field: str) -> None:
+    """Say so where the name of a field looks like a slip: as an unknown field it fits no record."""
+    known = (*kind.fields, *kind.optional_keys)
+    if field and field not in known:
+        import difflib
+
+        for near in difflib.get_close_matches(field, known, 1):
+            sys.stderr.write(f"a {kind.title} has no field {visible(field)}; did you mean {near}?\n")
 
 
 def _print(kind: Kind, items: list[str], cursor: str | None) -> None:

@@ -33,7 +33,7 @@ def lay_out(kind: Kind, record: dict[str, object]) -> str:
     short = [name for name in names if name not in _LONG]
     width = max((len(visible(name)) for name in short), default=0)
     lines = [f"{bold(kind.title)} {visible(str(record[kind.key]))}"]
-    lines += [f"  {visible(name):<{width}}  {_value(kind, name, record[name])}" for name in short]
+    lines += [f"  {visible(name):<{width}}  {_value(kind, name, record[name])}".rstrip() for name in short]
     for name in long:
         paragraphs = str(record[name]).rstrip("\n").split("\n")
         lines += ["", bold(visible(name)), *(f"  {visible(text, keep=_TAB)}".rstrip() for text in paragraphs)]

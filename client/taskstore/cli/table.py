@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _WHOLE = 24  # cells up to which a column is never cut, but for the last
+_LEAST = 8  # that the last keeps
 _STYLES = {"complete": "green", "active": "cyan", "running": "cyan", "failed": "red", "cancelled": "dim",
            "stopped": "red", "paused": "yellow", "ready": "yellow"}
 
@@ -33,11 +34,14 @@ def _print_rich(headings: "Sequence[str]", rows: "Sequence[Sequence[str]]", righ
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
+    columns = list(zip(headings, *rows, strict=True))
+    whole = [min(_WHOLE, max(map(width, column))) for column in columns[:-1]]
+    room = max(_LEAST, console.width - sum(whole) - 2 * len(whole))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for number, column in enumerate(zip(headings, *rows, strict=True)):
-        last = number == len(headings) - 1
+    for column, least in zip(columns, [*whole, _LEAST], strict=True):
         table.add_column(column[0], justify="right" if column[0] in right else "left", no_wrap=True,
-                         overflow="ellipsis", min_width=1 if last else min(_WHOLE, max(map(width, column))))
+                         overflow="ellipsis", min_width=least, max_width=room if column is columns[-1] else None)
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console(highlight=False).print(table)
+    console.print(table)

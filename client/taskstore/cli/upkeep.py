@@ -39,12 +39,16 @@ def sync(arguments: Arguments) -> int:
     assert isinstance(answer, dict)  # noqa: S101 - what store.sync answers with
     for name, report in answer["kinds"].items():
         if report["parsed"]:
-            sys.stdout.write(f"{KINDS[name].log}: {report['mode']}, {report['parsed']} lines parsed,"
-                             f" {report['changed']} records touched\n")
+            sys.stdout.write(f"{KINDS[name].log}: {report['mode']}, {_count(report['parsed'], 'line')} parsed,"
+                             f" {_count(report['changed'], 'record')} touched\n")
         for bad in report["bad"]:
             sys.stderr.write(f"{KINDS[name].log}, line {bad['line']}: skipped: {visible(bad['reason'])}\n")
     sys.stdout.write(f"in sync after {answer['took_ms']:.0f} ms\n")
     return 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def stats(arguments: Arguments) -> int:
@@ -77,5 +81,6 @@ def schema(arguments: Arguments) -> int:
 
     made = json_schema(find_kind(arguments.text("KIND")))
     indent = None if arguments.json else 2
-    write_json(json.dumps(made, indent=indent, ensure_ascii=False))
+    write_json(json.dumps(made, indent=indent, ensure_ascii=False,
+                          separators=(",", ":") if arguments.json else None))
     return 0

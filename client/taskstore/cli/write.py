@@ -1,9 +1,11 @@
 """`create`: records from options, a file or standard input."""
 
+import codecs
 import json
 import sys
 from typing import NoReturn
 
+from taskstore_core import change
 from taskstore_core.errors import InvalidError, NotFoundError, TaskStoreError
 from taskstore_core.kinds import Kind, find_kind
 from taskstore_core.records import FIELDS
@@ -45,7 +47,7 @@ def settings(kind: Kind, words: list[str], *, allow_unknown: bool) -> dict[str, 
         name, equals, value = word.partition("=")
         if not equals:
             raise InvalidError(f"--set {word}: not of the form FIELD=VALUE", field=name)
-        if name not in FIELDS[kind.name] and not allow_unknown:
+        if name not in FIELDS[kind.name] and name not in change.RESERVED and not allow_unknown:
             import difflib
 
             near = difflib.get_close_matches(name, FIELDS[kind.name], 1)
@@ -58,8 +60,8 @@ def settings(kind: Kind, words: list[str], *, allow_unknown: bool) -> dict[str, 
 
 def _value(kind: Kind, name: str, word: str) -> object:
     field = FIELDS[kind.name].get(name)
-    if field is not None and field.default is None and word == "null":
-        return None
+    if field is not None and field.default in (None, []) and word == "null":
+        return field.default
     if field is not None and name in kind.numbers:
         try:
             return int(word)
@@ -88,12 +90,12 @@ def _read(path: str | None) -> bytes:
 def _parse(data: bytes, name: str) -> list[tuple[int, dict[str, object]]]:
     """The records in `data` with their lines: one JSON object, however it is laid out, or one a line."""
     try:
-        whole = json.loads(data.decode())
+        whole = json.loads(data.decode("utf-8-sig"))
         return [(1, whole)] if isinstance(whole, dict) else _refuse(name, 1, "not a JSON object")
     except (ValueError, RecursionError):
         pass
     records = []
-    for number, line in enumerate(data.split(b"\n"), 1):
+    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
         if not line.strip():
             continue
         try:
