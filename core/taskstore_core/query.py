@@ -144,7 +144,8 @@ def _contains(field: str, value: object, parameters: "list[Value]") -> str:
     """A member of a list, or a part of a text: json_each gives the one row of a scalar no key."""
     parameters += [_path(field), _scalar(field, value), _scalar(field, value)]
     return ("EXISTS (SELECT 1 FROM json_each(raw, ?) AS e"
-            " WHERE CASE WHEN e.key IS NULL THEN e.type = 'text' AND instr(e.value, ?) ELSE e.value IS ? END)")
+            " WHERE CASE WHEN e.key IS NULL THEN e.type NOT IN ('true', 'false') AND instr(e.value, ?)"
+            " ELSE e.value IS ? END)")
 
 
 def _check_words(kind: Kind, field: str, values: list[object]) -> None:
