@@ -273,9 +273,9 @@ def test_orders(lists: Lists, order: str | None, ids: str) -> None:
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_a_field_of_any_name(lists: Lists, name: str, *, ascii_only: bool) -> None:
     """A field nobody knows is found, compared and ordered by under its name, whatever that holds."""
-    records: list[Record] = [{"id": "p", name: 2}, {"id": "q", name: 1}, {"id": "r"}]
+    records: list[Record] = [{"id": "p", name: "2"}, {"id": "q", name: "1"}, {"id": "r"}]
     lists.put(*(json.dumps(record, ensure_ascii=ascii_only) for record in records))
-    assert lists.find({name: 2}) == ["p"]
+    assert lists.find({name: "2"}) == ["p"]
     assert lists.find({name: {"contains": "1"}}) == ["q"]
     assert lists.find({name: None}) == ["r"]
     assert lists.find(order=f"-{name}") == ["p", "q", "r"]
