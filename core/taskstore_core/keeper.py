@@ -51,8 +51,8 @@ class Keeper:
                     with self.lock():
                         self._outbox.refresh()
                         self._settle(self._outbox, after_ms=0)
-                except BusyError:
-                    pass  # the outbox has the lines; whoever holds the lock will come to it
+                except (BusyError, ReadOnlyError):
+                    pass  # the outbox has the lines; whoever gets the lock will come to it
             self._outbox.close()
             self._outbox = None
         self._drop_cache()
@@ -180,6 +180,7 @@ class Keeper:
         """Bring `cache` level after we appended to the logs named in `sealed`."""
         with cache.db:
             reports = self._sync_logs(cache, sealed, full=full)
+            self._overlay(cache, outbox)
             if cache.hint() != outbox.hint:
                 cache.set_hint(outbox.hint)
         return reports
@@ -195,6 +196,15 @@ class Keeper:
                 sync_log(cache, kind, path, full=full, sealed=sealed.get(kind.log)))
         return reports
 
+    def _overlay(self, cache: Cache, outbox: "Outbox") -> None:
+        """Put the lines that wait in the outbox over what the logs say: they were acknowledged."""
+        from .jsonl import index_or_error
+
+        for name, line in (entry for frame in outbox.pending for entry in frame.entries):
+            row = index_or_error(LOGS[name], line.encode())
+            if isinstance(row, tuple):
+                cache.put_rows(LOGS[name], [row])
+
     def _settle(self, outbox: "Outbox", *, after_ms: int) -> None:
         """Fsync the logs if the oldest append that was not is `after_ms` old."""
         from .drain import sync_logs
@@ -205,14 +215,17 @@ class Keeper:
             return
         try:
             sync_logs(self.paths, outbox)
-            outbox.retire()
         except OSError as error:
             outbox.mark_doubted()
             outbox.failed = f"syncing the logs failed ({error.strerror}): this process writes nothing more"
+            return
+        try:  # noqa: SIM105 - importing contextlib takes 3 ms
+            outbox.retire()
+        except ReadOnlyError:
+            pass  # housekeeping, for which there is no room now: the old file stands as it was
 
     def _sync_in_memory(self) -> "Reports":
         """What `level` does, where nothing can be written."""
-        from .jsonl import index_or_error
         from .outbox import Outbox
 
         if self._overlaid:  # what was pending may have been taken back since
@@ -223,10 +236,7 @@ class Keeper:
         try:
             with cache.db:
                 reports = self._sync_logs(cache, {})
-                for name, line in (entry for frame in outbox.pending for entry in frame.entries):
-                    row = index_or_error(LOGS[name], line.encode())
-                    if isinstance(row, tuple):
-                        cache.put_rows(LOGS[name], [row])
+                self._overlay(cache, outbox)
                 cache.set_hint(outbox.hint)
             return reports
         finally:

@@ -39,7 +39,9 @@ class Ledger:
         """What to remember so that the next process need not read this far again."""
         waiting = [*self.pending[:1], *self.unsynced[:1]]
         resume = min((frame.offset for frame in waiting), default=self.end)
-        return (self.id, self.boot, self.end, resume, self.seq, self.applied, self.synced)
+        # Lines of an earlier boot that still wait to be restored: let the next process doubt them anew.
+        boot = "" if any(frame.seq <= self.applied for frame in self.pending) else self.boot
+        return (self.id, boot, self.end, resume, self.seq, self.applied, self.synced)
 
     def take(self, offset: int, end: int, frame: dict[str, object] | None) -> None:
         """Take in the next line of the file, None where it is damaged."""

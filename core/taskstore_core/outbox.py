@@ -126,9 +126,12 @@ class Outbox(Ledger):
         if self.pending or self.unsynced or (self.end < KEEP_BYTES and oldest > now_ms() - 2 * KEEP_MS):
             return
         data = os.pread(self._fd, self.end, 0)
+        lines = [line for line in frames.scan(data, 0) if line[2]]
+        aborted = {frame.get("abort") for _, _, frame in lines if frame}
         since = now_ms() - KEEP_MS
-        self._rewrite(b"".join(data[offset:end] for offset, end, frame in frames.scan(data, 0) if frame
-                               and offset >= self.end - KEEP_BYTES // 2 and _written_at(frame) > since))
+        self._rewrite(b"".join(data[offset:end] for offset, end, frame in lines if frame
+                               and offset >= self.end - KEEP_BYTES // 2 and _written_at(frame) > since
+                               and frame.get("seq") not in aborted))
 
     def _oldest_at(self) -> int:
         """When the first frame was written, read from its beginning alone."""
@@ -257,6 +260,8 @@ def is_ahead(path: str, hint: "Hint | None") -> bool:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except OSError:
+        return True  # whoever opens it in earnest will say why it cannot be
     try:
         if hint is None or hint[1] != boot_id() or hint[4] != hint[5]:
             return True

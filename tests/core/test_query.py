@@ -103,7 +103,7 @@ def fits(record: Record, where: "Mapping[str, Mapping[str, Any]]") -> bool:
                 held = any(value is not None and TESTS["eq"](cell(record, field), value) for value in wanted)
             elif operator == "contains":
                 value = record.get(field)
-                held = wanted in value if isinstance(value, str) else (
+                held = wanted is not None and str(wanted) in value if isinstance(value, str) else (
                     isinstance(value, list) and any(TESTS["eq"](item, wanted) for item in value))
             else:
                 held = TESTS[operator](cell(record, field), int(wanted) if isinstance(wanted, bool) else wanted)
@@ -149,7 +149,7 @@ STAMPS = st.integers(0, 6)
 RECORDS = st.fixed_dictionaries(
     {"created_at": STAMPS},
     optional={"status": STATUSES, "title": TEXT, "review_passes": st.none() | NUMBERS, "x": ANYTHING,
-              "a b.c": ANYTHING})
+              "a b.c": ANYTHING, "tags": TEXT | st.none() | st.booleans() | st.lists(MEMBERS, max_size=3)})
 ORDERS = st.sampled_from([sign + name for sign in ("", "-") for name in (
     "created_at", "status", "title", "review_passes", "x", "a b.c", "id", "no such field")])
 COMPARABLE = NUMBERS.filter(lambda value: not isinstance(value, int) or abs(value) < 2**63) | TEXT | st.none()
@@ -160,7 +160,8 @@ WHERE = st.fixed_dictionaries({}, optional={
     | st.fixed_dictionaries({"contains": TEXT}),
     "created_at": st.dictionaries(st.sampled_from(sorted(TESTS)), STAMPS | st.none(), max_size=2),
     "x": st.dictionaries(st.sampled_from(sorted(TESTS)), COMPARABLE | st.booleans(), max_size=2)
-    | st.fixed_dictionaries({"in": st.lists(COMPARABLE, max_size=3)}) | st.fixed_dictionaries({"contains": TEXT}),
+    | st.fixed_dictionaries({"in": st.lists(COMPARABLE, max_size=3)}),
+    "tags": st.fixed_dictionaries({"contains": MEMBERS}),
     "a b.c": st.dictionaries(st.sampled_from(sorted(TESTS)), COMPARABLE, max_size=2),
     "id": st.dictionaries(st.sampled_from(sorted(TESTS)), TEXT, max_size=2)})
 LOGS = st.dictionaries(st.sampled_from([*"abcdefgh", "é", "A", "10", "9"]), RECORDS, max_size=10).map(
