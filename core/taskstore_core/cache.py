@@ -33,10 +33,11 @@ class ForeignError(Exception):
 
 
 DAMAGED = (ForeignError, UnicodeDecodeError, apsw.NotADBError, apsw.CorruptError, apsw.SchemaChangeError,
-           apsw.MismatchError)
+           apsw.MismatchError, apsw.SQLError)  # the last: a table that is gone, also with a file deleted under us
 UNWRITABLE = (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.IOError, apsw.FullError,
               apsw.BusyError)
 _PAGE = 4096
+_HASH_BYTES = 8  # of each line in a chunk
 _WAL_PAGES = 8000  # of SQLite's write-ahead log before it is folded in, which syncs the disk; its own default is 1000
 _BUSY_MS = 5000  # only a person's SQL tool can hold it: our own writers take turns by the store's lock
 
@@ -81,7 +82,7 @@ class Cache:
         self.db = _connect(path)
         self.db.set_busy_timeout(_BUSY_MS)
         self._identity = self._look()
-        if path and os.stat(path).st_size % _PAGE:  # cut off within a page, of which SQLite would make zeros
+        if path and signature.look(path)[2] % _PAGE:  # cut off within a page, of which SQLite would make zeros
             self.db.close()
             raise ForeignError
         if (make or not path) and not self.db.pragma("schema_version"):
@@ -139,7 +140,10 @@ class Cache:
         """The chunks of a log, in order."""
         for row in self.db.execute("SELECT position, bytes, lines, bad, digest, hashes, ids FROM chunks"
                                    " WHERE log=? ORDER BY position", (kind.log,)):
-            yield Chunk(*row)
+            chunk = Chunk(*row)
+            if len(chunk.hashes) != _HASH_BYTES * chunk.lines or chunk.ids.count("\0") != chunk.lines - 1:
+                raise ForeignError
+            yield chunk
 
     def last_chunk(self, kind: Kind) -> Chunk | None:
         """The chunk at the end of a log."""

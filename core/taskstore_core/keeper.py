@@ -73,7 +73,8 @@ class Keeper:
                 self._discard()
             except UNWRITABLE:
                 self._sync_in_memory()
-        raise ReadOnlyError(f"{self.paths.file(_CACHE)} cannot be read", hint="delete it: it is made anew")
+        self._sync_in_memory()  # somebody keeps deleting or damaging the file
+        return ask(self._use_memory())
 
     def _is_level(self, cache: Cache, kinds: "Iterable[Kind]") -> bool:
         return (all(cache.is_level(kind, self.paths.file(kind.log)) for kind in kinds)
@@ -98,12 +99,19 @@ class Keeper:
 
     def _discard(self) -> None:
         """Throw a damaged cache away; where that may not be done, pass it by."""
-        self._drop_cache()
         try:
             with self.lock():
-                delete(self.paths.file(_CACHE))
-        except (ReadOnlyError, OSError):
+                self._discard_file()
+        except ReadOnlyError:
             self._use_memory()
+
+    def _discard_file(self) -> None:
+        """Delete the cache, with the lock held; one that cannot be deleted is emptied or passed by later."""
+        self._drop_cache()
+        try:  # noqa: SIM105 - importing contextlib takes 3 ms
+            delete(self.paths.file(_CACHE))
+        except OSError:
+            pass
 
     def _use_memory(self) -> Cache:
         if self._cache is None or self._cache.path:
@@ -129,12 +137,13 @@ class Keeper:
         self._refuse_fork()
         if self._cache is not None and not self._cache.path:
             self._drop_cache()  # whatever kept us from the file may have gone
+        if full:
+            self._discard_file()
         for _ in range(_TRIES):
             try:
                 return self._level(self._opened() or self._made(), full=full)
             except DAMAGED:
-                self._drop_cache()
-                delete(self.paths.file(_CACHE))
+                self._discard_file()
             except UNWRITABLE:
                 break
         return self._level(self._use_memory(), full=full)

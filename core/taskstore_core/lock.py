@@ -75,8 +75,15 @@ def _wait(path: str, wait_s: float) -> int:
             done.set()
 
     threading.Thread(target=acquire, daemon=True, name="taskstore-lock").start()
-    if done.wait(wait_s):
-        return fd
+    try:
+        if done.wait(wait_s):
+            return fd
+    except BaseException:  # a signal's: the lock must not stay with a thread that nobody waits for
+        with guard:
+            abandoned = True
+            if done.is_set():
+                os.close(fd)
+        raise
     with guard:
         if done.is_set():
             return fd

@@ -129,9 +129,10 @@ class Outbox(Ledger):
         lines = [line for line in frames.scan(data, 0) if line[2]]
         aborted = {frame.get("abort") for _, _, frame in lines if frame}
         since = now_ms() - KEEP_MS
+        marks = b"".join(frames.encode_mark(name, self.seq) for name in ("applied", "synced"))
         self._rewrite(b"".join(data[offset:end] for offset, end, frame in lines if frame
                                and offset >= self.end - KEEP_BYTES // 2 and _written_at(frame) > since
-                               and frame.get("seq") not in aborted))
+                               and frame.get("seq") not in aborted) + marks)
 
     def _oldest_at(self) -> int:
         """When the first frame was written, read from its beginning alone."""
@@ -153,7 +154,11 @@ class Outbox(Ledger):
         self.reset()
         header = next(iter(frames.scan(os.pread(self._fd, 512, 0), 0)), (0, 0, None))[2]
         self.id = str(header.get("outbox", "")) if header else ""
-        if hint and hint[:2] == (self.id, self.boot):
+        if not self.id and self._writable:  # emptied or cut off at its beginning: begin anew with what can be read
+            data = _read_to_zero(self._fd, 0)
+            self._rewrite(b"".join(data[offset:end] for offset, end, frame in frames.scan(data, 0) if frame))
+            return
+        if hint and self.id and hint[:2] == (self.id, self.boot) and os.pread(self._fd, 1, hint[2] - 1) == b"\n":
             _, _, self.end, resume, self.seq, self.applied, self.synced = hint
             self._read(resume)
         else:
@@ -227,12 +232,11 @@ class Outbox(Ledger):
             raise ReadOnlyError(self.failed, hint="check the disk, then start anew")
 
     def _rewrite(self, kept: bytes) -> None:
-        """Put a fresh outbox with the frames in `kept` in the place of this one, whole or not at all."""
+        """Put a fresh outbox with the lines in `kept` in the place of this one, whole or not at all."""
         import secrets
 
         temporary = f"{self.path}.new"
-        marks = b"".join(frames.encode_mark(name, self.seq) for name in ("applied", "synced")) if kept else b""
-        data = frames.encode_mark("outbox", secrets.token_hex(8)) + kept + marks
+        data = frames.encode_mark("outbox", secrets.token_hex(8)) + kept
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             share_like_folder(fd, temporary)

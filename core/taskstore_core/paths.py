@@ -24,7 +24,7 @@ class Paths:
     def __init__(self, directory: str, worktree: str | None = None, git_dir: str | None = None) -> None:
         self.directory = directory
         self.git_dir = git_dir
-        if git_dir is None:
+        if git_dir is None or os.path.exists(f"{directory}/.local/outbox"):  # git came later: two outboxes lose lines
             self.private = f"{directory}/.local"
         elif directory == f"{worktree}/{STORE}":
             self.private = f"{git_dir}/taskstore"
@@ -57,13 +57,15 @@ def discover(start: str) -> Paths:
     for folder in _upwards(start):
         if os.path.lexists(f"{folder}/.git"):
             top = _main_worktree(folder)
+            if os.path.islink(f"{top}/{STORE}"):
+                return named(f"{top}/{STORE}")
             return Paths(f"{top}/{STORE}", top, _git_dir(top))
         if _is_git_dir(folder) and (os.path.basename(folder) != ".git" or _is_bare(folder)):
             raise NoStoreError(f"{folder} is a git folder, with no work tree that could hold the store",
                                hint="go to a worktree, or name a store with --store DIR")
         if nearest is None and os.path.exists(f"{folder}/{STORE}/.version"):
             nearest = folder
-    return Paths(f"{nearest or start}/{STORE}")
+    return Paths(os.path.realpath(f"{nearest or start}/{STORE}"))
 
 
 def named(directory: str) -> Paths:

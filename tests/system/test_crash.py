@@ -23,8 +23,8 @@ OTHER = ("openat", "flock", "close")
 TRACED = ",".join(f"?{name}" for name in (*CHANGING, *OTHER))
 Point = tuple[str, int, str]
 """The name of a call, which one of its name, and the path of its file."""
-OTHERS = 3
-"""How many of the calls on the cache's files and of OTHER are tried without --long."""
+SPARED = 3
+"""How many points of a sample are not for the calls that matter most: those that change something but the cache."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +49,13 @@ class Scenario:
 
 OPEN = "store = Store.open(directory=directory)\n"
 SCENARIOS = {
-    "create": Scenario(14, OPEN + """
+    "create": Scenario(26, OPEN + """
 create(store, id="prd-before")
 ready()
 create(store, id="prd-killed", content="long " * 2000)
 store.close()
 """),
-    "apply": Scenario(16, OPEN + """
+    "apply": Scenario(14, OPEN + """
 create(store, id="prd-before")
 ready()
 apply(store, operation("create", "prd", id="prd-killed"),
@@ -66,7 +66,7 @@ store.close()
 create(store, id="prd-killed")
 store.close()
 """, prepare=OPEN + 'create(store, id="prd-before")\nstore.close()\n'),
-    "torn": Scenario(12, "ready()\n" + OPEN + """
+    "torn": Scenario(10, "ready()\n" + OPEN + """
 create(store, id="prd-killed")
 store.close()
 """, prepare=OPEN + 'create(store, id="prd-before")\nstore.close()\n', torn=b'{"id":"prd-torn","title":"ha'),
@@ -74,13 +74,13 @@ store.close()
 create(store, id="prd-killed")
 store.close()
 """),
-    "command": Scenario(8, prepare=OPEN + 'create(store, id="prd-before")\nstore.close()\n'),
+    "command": Scenario(6, prepare=OPEN + 'create(store, id="prd-before")\nstore.close()\n'),
     "init": Scenario(16, """
 ready()
 store, made = Store.create(directory=directory)
 store.close()
 """, store=False),
-    "recover": Scenario(18, "ready()\n" + OPEN + """
+    "recover": Scenario(14, "ready()\n" + OPEN + """
 create(store, id="prd-killed")
 store.close()
 """, prepare=OPEN + """
@@ -97,7 +97,7 @@ for n in range(3):
     create(store, content=f"some {n} " * 100)
 os._exit(0)
 """, lost=True),
-    "grow": Scenario(14, OPEN + """
+    "grow": Scenario(10, OPEN + """
 ready()
 create(store, id="prd-killed", content="grow " * 60_000)
 store.close()
@@ -106,7 +106,7 @@ for n in range(3):
     create(store, content="grow " * 60_000)
 store.close()
 """),
-    "retire": Scenario(16, OPEN + """
+    "retire": Scenario(12, OPEN + """
 create(store, id="prd-before")
 ready()
 create(store, id="prd-killed")
@@ -154,9 +154,11 @@ class Rehearsal:
         count = self.scenario.points
         if every:
             return self.points[index::count]
-        telling = [point for point in self.points if point[0] in CHANGING and "/store.db" not in point[2]]
-        sample = spread(telling, count - OTHERS)
-        sample += spread([point for point in self.points if point not in telling], count - len(sample))
+        changing = [point for point in self.points if point[0] in CHANGING]
+        cache = [point for point in changing if "/store.db" in point[2]]
+        sample = spread([point for point in changing if point not in cache], count - SPARED)
+        sample += spread(cache, count - len(sample) - 1)
+        sample += spread([point for point in self.points if point not in changing], count - len(sample))
         return [sample[index]]
 
 
@@ -176,6 +178,8 @@ def spread(points: list[Point], count: int) -> list[Point]:
     """`count` of the points, or all: the first, the last and some evenly between."""
     if len(points) <= count:
         return points
+    if count == 1:
+        return points[len(points) // 2:][:1]
     return [points[n * (len(points) - 1) // (count - 1)] for n in range(count)]
 
 

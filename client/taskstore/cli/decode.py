@@ -9,7 +9,7 @@ _TYPES = {"true": True, "false": False}
 
 
 class Nested(str):
-    """The JSON text of a list or an object."""
+    """The JSON text of a value."""
 
     __slots__ = ()
 
@@ -20,6 +20,10 @@ def decoder() -> "apsw.Connection":
 
 
 def fields(connection: "apsw.Connection", line: str) -> dict[str, object]:
-    """The fields of a record by name, in the order of the line; lists and objects as `Nested` text."""
-    return {key: _TYPES.get(type_, Nested(value) if type_ in {"array", "object"} else value)
-            for key, value, type_ in connection.execute("SELECT key, value, type FROM json_each(?)", (line,))}
+    """The fields of a record by name, in the order of the line.
+
+    Lists, objects and numbers that SQLite cannot hold exactly come as the `Nested` text they have there.
+    """
+    rows = connection.execute("SELECT key, value, type, ?1 -> fullkey FROM json_each(?1)", (line,))
+    return {key: _TYPES.get(type_, Nested(text) if type_ in {"array", "object"} or isinstance(value, float) else value)
+            for key, value, type_, text in rows}

@@ -134,5 +134,5 @@ def typed(kind: Kind, field: str, word: str) -> object:
             return int(word)
         except ValueError:
             if field in kind.numbers:
-                raise InvalidError(f"{field}: must be a whole number, not {word!r}", field=field) from None
+                raise InvalidError(f"{field}: must be a whole number, not {word[:40]!r}", field=field) from None
     return word

@@ -33,7 +33,12 @@ def write_json(text: str) -> None:
     if sys.stdout.isatty() and not text.isprintable():
         text = "".join(char if char == "\n" or not _is_active(ord(char)) else _json_escape(char) for char in text)
     sys.stdout.flush()
+    text = text if _is_utf8(text) else "".join(char if char.isascii() else _json_escape(char) for char in text)
     sys.stdout.buffer.write(text.encode() + b"\n")  # JSON is UTF-8, whatever the locale
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _json_escape(char: str) -> str:

@@ -66,7 +66,7 @@ def _value(kind: Kind, name: str, word: str) -> object:
         try:
             return int(word)
         except ValueError:
-            raise InvalidError(f"{name}: must be a whole number, not {word!r}", field=name) from None
+            raise InvalidError(f"{name}: must be a whole number, not {word[:40]!r}", field=name) from None
     if name == "depends_on" and not word.startswith("["):
         return [part.strip() for part in word.split(",") if part.strip()]
     if field is not None and name != "depends_on":
