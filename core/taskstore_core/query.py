@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Value = str | int | float | bool | None
 
 MAX_LIMIT = 2**31
+MAX_CONDITIONS = 500  # SQLite ends at an expression of depth 1000
 OPERATORS = {"eq": "IS", "ne": "IS NOT", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
@@ -48,6 +49,8 @@ def build(kind: Kind, where: "Mapping[str, object] | None" = None, order: str | 
     for name, condition in (where or {}).items():
         for one in _several(condition):
             clauses += _condition(kind, name, one, parameters)
+    if len(clauses) > MAX_CONDITIONS:
+        raise InvalidError(f"where: {len(clauses) - 1} conditions, {MAX_CONDITIONS - 1} are allowed", field="where")
     if cursor is not None:
         clauses.append(_after(kind, field, cursor, order, parameters))
     way = "DESC" if descending else "ASC"
@@ -128,8 +131,10 @@ def _condition(kind: Kind, field: str, condition: object, parameters: "list[Valu
         expression = _expression(kind, field, parameters)
         if operator == "in" and isinstance(value, list):
             _check_words(kind, field, value)
-            clauses.append(f"{expression} IN ({', '.join('?' * len(value))})")
-            parameters += [_scalar(field, item) for item in value]
+            import json
+
+            clauses.append(f"{expression} IN (SELECT value FROM json_each(?))")  # noqa: S608 - one parameter for all
+            parameters.append(json.dumps([_scalar(field, item) for item in value]))
         elif operator in OPERATORS:
             _check_words(kind, field, [value])
             clauses.append(f"{expression} {OPERATORS[operator]} ?")
