@@ -7,7 +7,7 @@ from measure import Row, interleaved
 
 from taskstore_core.kinds import KINDS
 from taskstore_core.store import Store
-from taskstore_core.writer import Operation
+from taskstore_core.batch import Operation
 
 _ROUNDS = 500
 

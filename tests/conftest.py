@@ -24,7 +24,7 @@ import pytest
 from taskstore_core import frames
 from taskstore_core.kinds import KINDS
 from taskstore_core.store import Store
-from taskstore_core.writer import Operation
+from taskstore_core.batch import Operation
 
 PATIENCE_S = 60.0
 _WITH_ID = tuple(kind.name for kind in KINDS.values() if kind.key == "id")
@@ -43,7 +43,7 @@ for module in pkgutil.iter_modules(taskstore_core.__path__, "taskstore_core."):
 from taskstore_core.errors import TaskStoreError
 from taskstore_core.kinds import KINDS
 from taskstore_core.store import Store
-from taskstore_core.writer import Operation
+from taskstore_core.batch import Operation
 
 directory, _file = sys.argv[1:3]
 arguments = sys.argv[3:]

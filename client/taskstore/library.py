@@ -3,7 +3,8 @@
 import json
 from typing import Any, Self
 
-from taskstore_core.methods import Json, dispatch
+from taskstore_core.methods import dispatch
+from taskstore_core.plain import Json
 from taskstore_core.records import Record, RecordT, from_line, to_fields
 from taskstore_core.store import Store as Engine
 

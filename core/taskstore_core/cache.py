@@ -10,6 +10,8 @@ import os
 import apsw
 
 from . import signature
+from .clock import now_ms
+from .jsonl import columns
 from .kinds import Kind
 from .schema import (
     APPLICATION_ID,
@@ -17,12 +19,13 @@ from .schema import (
     create_statements,
     drop_index_statements,
     index_statements,
+    renew_statements,
     upsert_statement,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from .jsonl import Row
     from .ledger import Hint
@@ -36,6 +39,11 @@ DAMAGED = (ForeignError, UnicodeDecodeError, apsw.NotADBError, apsw.CorruptError
            apsw.MismatchError, apsw.SQLError)  # the last: a table that is gone, also with a file deleted under us
 UNWRITABLE = (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.IOError, apsw.FullError,
               apsw.BusyError)
+MEMORY_MS = 24 * 3600 * 1000
+"""How long a repeated `op` is known for one."""
+OP_KEY = '"op":'
+"""What stands in every line that carries an `op`; cheaper to look for than to decode."""
+_FEED = 20_000  # changes that a subscriber may be behind
 _PAGE = 4096
 _HASH_BYTES = 8  # of each line in a chunk
 _WAL_PAGES = 8000  # of SQLite's write-ahead log before it is folded in, which syncs the disk; its own default is 1000
@@ -71,6 +79,28 @@ class Chunk:
         self.digest = digest
         self.hashes = hashes
         self.ids = ids
+
+
+class OpLine:
+    """A line that carries an `op`: `sum` is the digest of its request, `number` its place among that one's lines."""
+
+    __slots__ = ("deleted", "id", "log", "number", "op", "raw", "sum", "version")
+
+    def __init__(  # noqa: PLR0917 - in the order of the table's columns, from which it is made
+        self, op: str, log: str, key: str, version: int, deleted: int, op_sum: str, raw: str,
+    ) -> None:
+        self.op = op
+        self.log = log
+        self.id = key
+        self.version = version
+        self.deleted = bool(deleted)
+        self.raw = raw
+        self.sum, _, number = op_sum.partition(".")
+        self.number = int(number) if number.isascii() and number.isdigit() else 0
+
+    def row(self) -> "Row":
+        """Its index row, without the columns."""
+        return (self.id, self.version, self.deleted, self.raw)
 
 
 class Cache:
@@ -166,9 +196,10 @@ class Cache:
         """How many lines of a log are not records."""
         return int(self.db.execute("SELECT coalesce(sum(bad), 0) FROM chunks WHERE log=?", (kind.log,)).get)
 
-    def put_rows(self, kind: Kind, rows: "Iterable[Row]") -> None:
+    def put_rows(self, kind: Kind, rows: "Sequence[Row]") -> None:
         """Store the newest versions among `rows`, which stand in the order of the log, and what is there."""
         self.db.executemany(upsert_statement(kind, newest=True), rows)
+        self.put_ops(kind, rows)
 
     def set_rows(self, kind: Kind, rows: "Iterable[Row]") -> None:
         """Store `rows`, whatever is there."""
@@ -178,14 +209,84 @@ class Cache:
         """Forget ids, tombstones included."""
         self.db.executemany(f"DELETE FROM {kind.plural}_rows WHERE id=?", ((key,) for key in ids))  # noqa: S608 - names from our own table
 
+    def put_ops(self, kind: Kind, rows: "Iterable[Row]") -> None:
+        """Remember those of `rows` that carry an `op` and are young enough to be repeated."""
+        since = now_ms() - MEMORY_MS
+        marked = [row for row in rows if OP_KEY in row[3] and row[1] > since]
+        if marked:
+            import json
+
+            self.db.execute("DELETE FROM ops WHERE version <= ?", (since,))
+            self.db.executemany("INSERT OR REPLACE INTO ops VALUES(?,?,?,?,?,?,?)", (
+                (fields["op"], kind.log, *row[:3], str(fields.get("op_sum", "")), row[3])
+                for row in marked if isinstance((fields := json.loads(row[3])).get("op"), str)))
+
+    def drop_ops(self, kind: Kind, ids: "Iterable[str]") -> None:
+        """Forget the lines with an `op` of these ids."""
+        self.db.executemany("DELETE FROM ops WHERE log=? AND id=?", ((kind.log, key) for key in ids))
+
+    def op_lines(self, op: str) -> "list[OpLine]":
+        """The lines that carry this `op`."""
+        return [OpLine(*row) for row in self.db.execute(
+            "SELECT op, log, id, version, deleted, op_sum, raw FROM ops WHERE op=?", (op,))]
+
+    def needs(self, spec: str) -> list[str]:
+        """The task specs that a live one depends on."""
+        return [need for (need,) in self.db.execute("SELECT need FROM needs WHERE spec=?", (spec,))]
+
+    def needed_by(self, spec: str) -> list[str]:
+        """The live task specs that depend on this one."""
+        return [key for (key,) in self.db.execute("SELECT spec FROM needs WHERE need=?", (spec,))]
+
+    def is_needed(self, spec: str) -> bool:
+        """Whether any live task spec depends on this one."""
+        return bool(self.db.execute("SELECT EXISTS (SELECT 1 FROM needs WHERE need=?)", (spec,)).get)
+
+    def differing(self, other: "Cache", kind: Kind, waiting: "Collection[str]") -> list[str]:
+        """The ids whose rows, or what they need, are not those of `other`; not those of lines that still wait."""
+        def rows(cache: Cache) -> "dict[object, tuple[object, ...]]":
+            needs: dict[object, list[object]] = {}
+            if kind.name == "task_spec":
+                for spec, need in cache.db.execute("SELECT spec, need FROM needs ORDER BY need"):
+                    needs.setdefault(spec, []).append(need)
+            names = ", ".join(("id", "version", "deleted", "raw", *columns(kind)))
+            found = {row[0]: (*row[1:], needs.pop(row[0], None))
+                     for row in cache.db.execute(f"SELECT {names} FROM {kind.plural}_rows")}  # noqa: S608 - names from our own table
+            return found | {spec: (of,) for spec, of in needs.items()}
+
+        ours, theirs = rows(self), rows(other)
+        return sorted(str(key) for key in ours.keys() | theirs.keys()
+                      if ours.get(key) != theirs.get(key) and key not in waiting)
+
+    def epoch(self) -> str:
+        """What changes whenever the feed begins anew."""
+        return str(self.db.execute("SELECT id FROM epoch").get)
+
+    def feed(self, since: int, limit: int) -> "list[tuple[int, str, str, str]]":
+        """(seq, log, id, "create" | "update" | "delete") of what changed after `since`, oldest first."""
+        return list(self.db.execute("SELECT seq, log, id, op FROM feed WHERE seq > ? ORDER BY seq LIMIT ?",
+                                    (since, limit)))
+
+    def feed_range(self) -> tuple[int, int]:
+        """The first and the last number in the feed; (n + 1, n) where it is empty."""
+        last = self.db.execute("SELECT seq FROM sqlite_sequence WHERE name='feed'").get or 0
+        first = self.db.execute("SELECT min(seq) FROM feed").get
+        return (last + 1 if first is None else first), last
+
+    def trim_feed(self) -> None:
+        """Let go of what was long ago."""
+        self.db.execute("DELETE FROM feed WHERE seq <= (SELECT max(seq) FROM feed) - ?", (_FEED,))
+
     def begin_rebuild(self, kind: Kind) -> None:
         """Forget everything of one log, inside the caller's transaction."""
         self.db.execute(f"DELETE FROM {kind.plural}_rows; {drop_index_statements(kind)}")  # noqa: S608 - names from our own table
         self.db.execute("DELETE FROM chunks WHERE log=?", (kind.log,))
+        self.db.execute("DELETE FROM ops WHERE log=?", (kind.log,))
 
     def end_rebuild(self, kind: Kind) -> None:
-        """Make the indexes that `begin_rebuild` dropped."""
+        """Make the indexes and triggers that `begin_rebuild` dropped, and what the triggers would have made."""
         self.db.execute(index_statements(kind))
+        self.db.execute(renew_statements(kind))
 
     def get(self, kind: Kind, key: str) -> "tuple[int, bool, str] | None":
         """(version, deleted, raw line) of an id, tombstones included."""

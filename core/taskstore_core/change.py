@@ -4,7 +4,7 @@ The rules of the format stand here: defaults, stamps, `completed_at`, what may f
 newest known version of the id, tombstones included, and gives the index row of the line to append.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from . import records, validation
 from .clock import next_stamp
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     Known = tuple[int, bool, str] | None
     """(version, deleted, raw line) of an id, None where there never was one."""
 
-RESERVED = ("deleted", "op")
+RESERVED = ("deleted", "op", "op_sum")
 """Keys of a line that are no fields of its record."""
 
 _ENDED = ("complete", "failed", "stopped")
+_UNMARKED: Mapping[str, object] = {}
 
 
-def create(kind: Kind, fields: Mapping[str, object], known: "Known") -> "Row":
-    """The first version of a record, or the first after its deletion.
+def create(kind: Kind, fields: Mapping[str, object], known: "Known", mark: Mapping[str, object] = _UNMARKED) -> "Row":
+    """The first version of a record, or the first after its deletion; `mark` are the keys of its `op`.
 
     Raises ExistsError where the id is taken, InvalidError for a value or a missing field.
     """
@@ -50,10 +51,13 @@ def create(kind: Kind, fields: Mapping[str, object], known: "Known") -> "Row":
             del record[name]
     if kind.name == "execution" and record["status"] in _ENDED and record.get("completed_at") is None:
         record["completed_at"] = stamp
-    return _line(kind, record)
+    return _line(kind, {**record, **mark})
 
 
-def update(kind: Kind, key: str, changes: Mapping[str, object], known: "Known", if_updated_at: int | None) -> "Row":
+def update(  # noqa: PLR0917 - the parties to one change
+    kind: Kind, key: str, changes: Mapping[str, object], known: "Known", if_updated_at: int | None = None,
+    mark: Mapping[str, object] = _UNMARKED,
+) -> "Row":
     """The next version of a record: `changes` laid over what is there, byte for byte where nothing changes.
 
     Raises NotFoundError, ConflictError when its version is not `if_updated_at`, InvalidError for a value.
@@ -69,24 +73,48 @@ def update(kind: Kind, key: str, changes: Mapping[str, object], known: "Known", 
         changes["completed_at"] = stamp if status in _ENDED else None
     changes["updated_at"] = stamp  # the store's to give, so that a later edit beats the one it saw
     validation.check_values(kind, changes)
-    fields = validation.raw_fields(raw)
-    fields.pop("op", None)  # belongs to the line that carried it
+    fields = _unreserved(raw)
     fields.update((name, validation.raw_value(value)) for name, value in changes.items())
     for name in kind.optional_keys:
         if name in changes and not changes[name]:
             del fields[name]
-    return _row(kind, validation.encode(kind, fields))
+    return _row(kind, validation.encode(kind, fields | _raw(mark)))
 
 
-def delete(kind: Kind, key: str, known: "Known", if_updated_at: int | None) -> "Row":
+def delete(kind: Kind, key: str, known: "Known", if_updated_at: int | None = None,
+           mark: Mapping[str, object] = _UNMARKED) -> "Row":
     """A tombstone; raises NotFoundError or ConflictError."""
     version, _ = _live(kind, key, known, if_updated_at)
-    return _line(kind, {kind.key: key, "deleted": True, "updated_at": next_stamp(version)})
+    return _line(kind, {kind.key: key, "deleted": True, "updated_at": next_stamp(version), **mark})
+
+
+def restore(  # noqa: PLR0917 - the parties to one change
+    kind: Kind, key: str, lines: Sequence[str], known: "Known", version: object = None,
+    mark: Mapping[str, object] = _UNMARKED,
+) -> "Row":
+    """An earlier version once more, as the newest, byte for byte but for its stamp.
+
+    `lines` are all versions, oldest first; without `version` it is the last before the deletion. Raises
+    NotFoundError where there is none such, InvalidError for a record that is not deleted and no `version`.
+    """
+    if known is None:
+        raise NotFoundError(f"there is no {kind.title} {key}")
+    if version is None and not known[1]:
+        raise InvalidError(f"the {kind.title} {key} is not deleted", field="version",
+                           hint=f"name the version to go back to: taskstore history {kind.name} {key} lists them")
+    rows = [row for row in (_row(kind, line) for line in lines) if not row[2] and version in {None, row[1]}]
+    if not rows:
+        wanted = "that is no deletion" if version is None else str(version)
+        raise NotFoundError(f"the {kind.title} {key} has no version {wanted} in this log",
+                            hint="it may have been compacted away, or stand on another branch")
+    fields = _unreserved(rows[-1][3])
+    fields["updated_at"] = validation.raw_value(next_stamp(known[0]))
+    return _row(kind, validation.encode(kind, fields | _raw(mark)))
 
 
 def bring_in(kind: Kind, fields: Mapping[str, object], known: "Known") -> "Row | None":
     """A line from elsewhere under its own stamps; None where the id has this version or a newer one already."""
-    row = _line(kind, fields)
+    row = _line(kind, {name: value for name, value in fields.items() if name not in {"op", "op_sum"}})
     return None if known and known[0] >= row[1] else row
 
 
@@ -111,7 +139,19 @@ def _refuse_reserved(fields: Mapping[str, object]) -> None:
 
 def _line(kind: Kind, record: Mapping[str, object]) -> "Row":
     validation.check_values(kind, record)
-    return _row(kind, validation.encode(kind, {name: validation.raw_value(value) for name, value in record.items()}))
+    return _row(kind, validation.encode(kind, _raw(record)))
+
+
+def _raw(fields: Mapping[str, object]) -> "dict[str, validation.RawValue]":
+    return {name: validation.raw_value(value) for name, value in fields.items()}
+
+
+def _unreserved(line: str) -> "dict[str, validation.RawValue]":
+    """The fields of a line without those that belong to that line alone."""
+    fields = validation.raw_fields(line)
+    for name in RESERVED:
+        fields.pop(name, None)
+    return fields
 
 
 def _row(kind: Kind, line: str) -> "Row":

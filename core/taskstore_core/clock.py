@@ -33,3 +33,8 @@ def boot_id() -> str:
     """What tells one run of the kernel from the next: data not synced before a reboot may be gone after it."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
+
+
+def uptime_ms() -> int:
+    """Milliseconds since the kernel was started, time asleep included: a clock that nobody sets."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000

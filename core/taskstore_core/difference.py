@@ -9,7 +9,7 @@ state is computed anew from all its lines in the file: so the answer is the one 
 from itertools import accumulate
 
 from . import chunks
-from .cache import Cache, Checkpoint, Chunk
+from .cache import OP_KEY, Cache, Checkpoint, Chunk
 from .chunks import hash_of
 from .jsonl import BadLineError, index_or_error, indexer
 from .kinds import Kind
@@ -50,11 +50,14 @@ class Difference:
         self.offset = self.lines = 0
         self.unterminated = False
         self.rows: dict[str, Row] = {}  # the state of each affected id that is still there
+        self.marked: list[Row] = []  # their lines that carry an `op`
         self.dropped: list[tuple[float, float]] = []  # ranges of positions, ends included
         self.chunks: list[Chunk] = []
 
     def store(self, cache: Cache, kind: Kind) -> None:
         """Make the cache say so, inside the caller's transaction."""
+        cache.drop_ops(kind, self.affected)
+        cache.put_ops(kind, self.marked)
         cache.drop_rows(kind, self.affected - self.rows.keys())
         cache.set_rows(kind, self.rows.values())
         cache.drop_chunks(kind, self.dropped)
@@ -168,6 +171,8 @@ def find(cache: Cache, kind: Kind, source: Source) -> Difference | None:
     found.offset, found.lines = walk.offset, walk.line
     found.unterminated = walk.offset > 0 and source.read(walk.offset - 1, walk.offset) != b"\n"
     for _, row in sorted(_rows_of(walk, found), key=lambda pair: pair[0]):
+        if OP_KEY in row[3]:
+            found.marked.append(row)
         if row[0] not in found.rows or row[1] >= found.rows[row[0]][1]:
             found.rows[row[0]] = row
     return found if _lay_out(walk, found) else None

@@ -65,16 +65,18 @@ def sync_logs(paths: Paths, outbox: "Outbox") -> None:
     """Fsync the logs that were appended to since they last were, and note it. Needs the lock; raises OSError."""
     if outbox.pending:
         return
+    complete = True
     for name in _by_log(outbox.unsynced):
         try:
             fd = os.open(paths.file(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # gone with a branch: nothing is created behind git's back
+        except FileNotFoundError:  # gone with a branch; when it is back, nothing vouches for its lines but a sync
+            complete = False
+            continue
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
-    if outbox.unsynced:
+    if outbox.unsynced and complete:
         outbox.mark_synced()
 
 

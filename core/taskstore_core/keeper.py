@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from .drain import Sealed
+    from .ledger import Hint
     from .outbox import Outbox
     from .sync import LogReport
 
@@ -187,12 +188,24 @@ class Keeper:
 
     def _follow(self, cache: Cache, outbox: "Outbox", sealed: "Sealed", *, full: bool = False) -> "Reports":
         """Bring `cache` level after we appended to the logs named in `sealed`."""
+        full = full or _lost_lines(cache.hint(), outbox)
         with cache.db:
             reports = self._sync_logs(cache, sealed, full=full)
             self._overlay(cache, outbox)
+            cache.trim_feed()
             if cache.hint() != outbox.hint:
                 cache.set_hint(outbox.hint)
         return reports
+
+    def pending(self, log: str) -> list[str]:
+        """The lines for a log that wait in the outbox, in order. Takes no lock."""
+        from .outbox import Outbox
+
+        outbox = Outbox(self.paths.local("outbox"), writable=False)
+        try:
+            return [line for frame in outbox.pending for name, line in frame.entries if name == log]
+        finally:
+            outbox.close()
 
     def _sync_logs(self, cache: Cache, sealed: "Sealed", *, full: bool = False) -> "Reports":
         from .sync import LogReport, sync_log
@@ -254,3 +267,8 @@ class Keeper:
     def _refuse_fork(self) -> None:
         if self._pid != os.getpid():
             raise InvalidError("this store was opened before a fork", hint="open another in the child")
+
+
+def _lost_lines(hint: "Hint | None", outbox: "Outbox") -> bool:
+    """Whether the cache may hold lines that waited in an outbox which somebody has replaced since."""
+    return hint is not None and hint[0] != outbox.id and hint[4] != hint[5]

@@ -33,6 +33,25 @@ def create(paths: Paths) -> list[str]:
     return made
 
 
+def missing_ignored(paths: Paths) -> list[str]:
+    """The patterns that the store's .gitignore lacks."""
+    try:
+        with open(paths.file(".gitignore"), "rb") as file:
+            there = file.read().split(b"\n")
+    except OSError:
+        return list(IGNORED)
+    return [pattern for pattern in IGNORED if pattern.encode() not in (line.strip() for line in there)]
+
+
+def complete_ignored(paths: Paths) -> None:
+    """Append the patterns that the store's .gitignore lacks. Needs the lock."""
+    with open(paths.file(".gitignore"), "ab+") as file:
+        file.seek(0)
+        content = file.read()
+        begin = b"\n" if content and not content.endswith(b"\n") else b""
+        file.write(begin + b"".join(f"{pattern}\n".encode() for pattern in missing_ignored(paths)))
+
+
 def read_version(paths: Paths) -> int:
     """The format version of a store.
 

@@ -263,7 +263,7 @@ def is_ahead(path: str, hint: "Hint | None") -> bool:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
+        return hint is not None and hint[4] != hint[5]  # what waited there is gone with it
     except OSError:
         return True  # whoever opens it in earnest will say why it cannot be
     try:

@@ -8,7 +8,7 @@ the other columns are read from the raw line when somebody asks for them, so tha
 from .jsonl import columns
 from .kinds import KINDS, Kind
 
-VERSION = 1
+VERSION = 2
 """Of this schema, in `PRAGMA user_version`; a database with another is thrown away and rebuilt."""
 APPLICATION_ID = 0x54534B53  # "TSKS", so that file(1) and we know the database as ours
 
@@ -24,6 +24,17 @@ CREATE TABLE chunks(
 CREATE TABLE outbox(
     id TEXT, boot TEXT, end INTEGER, resume INTEGER, seq INTEGER, applied INTEGER, synced INTEGER
 );
+CREATE TABLE ops(
+    op TEXT, log TEXT, id TEXT, version INTEGER, deleted INTEGER, op_sum TEXT, raw TEXT,
+    PRIMARY KEY (op, log, id, version)
+) WITHOUT ROWID;
+CREATE INDEX ops_version ON ops(version);
+CREATE INDEX ops_id ON ops(log, id);
+CREATE TABLE needs(spec TEXT, need TEXT, PRIMARY KEY (spec, need)) WITHOUT ROWID;
+CREATE INDEX needs_need ON needs(need);
+CREATE TABLE feed(seq INTEGER PRIMARY KEY AUTOINCREMENT, log TEXT, id TEXT, op TEXT);
+CREATE TABLE epoch(id TEXT);
+INSERT INTO epoch VALUES (lower(hex(randomblob(8))));
 """
 
 
@@ -36,14 +47,23 @@ def create_statements() -> str:
 
 
 def index_statements(kind: Kind) -> str:
-    """SQL that makes the indexes of one kind; apart, because a rebuild is faster when it makes them last."""
-    return "\n".join(f"CREATE INDEX IF NOT EXISTS {name} ON {kind.plural}_rows({column});"
-                     for name, column in _indexes(kind))
+    """SQL that makes the indexes and triggers of one kind; apart, as a rebuild is faster when it makes them last."""
+    return "\n".join((*(f"CREATE INDEX IF NOT EXISTS {name} ON {kind.plural}_rows({columns});"
+                        for name, columns in _indexes(kind)), *_triggers(kind).values()))
 
 
 def drop_index_statements(kind: Kind) -> str:
     """SQL that drops them."""
-    return "\n".join(f"DROP INDEX IF EXISTS {name};" for name, _ in _indexes(kind))
+    return "\n".join((*(f"DROP INDEX IF EXISTS {name};" for name, _ in _indexes(kind)),
+                      *(f"DROP TRIGGER IF EXISTS {name};" for name in _triggers(kind))))
+
+
+def renew_statements(kind: Kind) -> str:
+    """SQL that makes what the triggers of one kind would have made, all at once, and begins the feed anew."""
+    statements = "UPDATE epoch SET id = lower(hex(randomblob(8)));"
+    if kind.name == "task_spec":
+        statements += f"DELETE FROM needs; {_insert_needs('s', 'FROM task_specs_rows AS s,')}"  # noqa: S608 - our own words
+    return statements
 
 
 def upsert_statement(kind: Kind, *, newest: bool) -> str:
@@ -58,7 +78,35 @@ def upsert_statement(kind: Kind, *, newest: bool) -> str:
 
 
 def _indexes(kind: Kind) -> list[tuple[str, str]]:
-    return [(f"{kind.plural}_{column}", column) for column in kind.indexed]
+    """(name, columns): by status also in the order of age, which is how task specs are claimed."""
+    return [(f"{kind.plural}_{column}", f"{column}, {kind.started}, id" if column == "status" else column)
+            for column in kind.indexed]
+
+
+def _triggers(kind: Kind) -> dict[str, str]:
+    """Triggers by name. They note each change in the feed, whichever process makes it, and keep `needs` level."""
+    table = f"{kind.plural}_rows"
+    made = {}
+    for event, which, op in (
+        ("INSERT", "new", "iif(new.deleted, 'delete', 'create')"),
+        ("UPDATE", "new", "iif(new.deleted, 'delete', iif(old.deleted, 'create', 'update'))"),
+        ("DELETE", "old", "'delete'"),
+    ):
+        steps = [f"INSERT INTO feed(log, id, op) VALUES ('{kind.log}', {which}.id, {op});"]  # noqa: S608 - names from our own table
+        if kind.name == "task_spec" and event != "INSERT":
+            steps.append("DELETE FROM needs WHERE spec = old.id;")
+        if kind.name == "task_spec" and event != "DELETE":
+            steps.append(_insert_needs("new", "FROM"))
+        name = f"{kind.plural}_{event.lower()}"
+        when = "WHEN old.raw IS NOT new.raw " if event == "UPDATE" else ""
+        made[name] = f"CREATE TRIGGER IF NOT EXISTS {name} AFTER {event} ON {table} {when}BEGIN {' '.join(steps)} END;"
+    return made
+
+
+def _insert_needs(row: str, source: str) -> str:
+    """SQL that notes what a task spec depends on; looking for the key first spares decoding the others."""
+    return (f"INSERT INTO needs SELECT DISTINCT {row}.id, need.value {source} json_each({row}.raw, '$.depends_on') AS"
+            f" need WHERE NOT {row}.deleted AND instr({row}.raw, '\"depends_on\":') AND need.type = 'text';")
 
 
 def _table(kind: Kind) -> str:

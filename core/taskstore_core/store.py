@@ -11,15 +11,20 @@ from .cache import Cache
 from .errors import NotFoundError, ReadOnlyError, TaskStoreError, check_text
 from .keeper import Keeper
 from .kinds import KINDS, Kind, find_kind
+from .leases import Leases
 from .paths import Paths, discover, named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Self
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Self, TypeVar
 
+    from .batch import Operation
     from .keeper import Reports
-    from .writer import Operation, Written
+    from .request import Outcome, Request
+    from .view import View, Written
+
+    T = TypeVar("T")
 
 _NAMED = 3  # ids that an ambiguous prefix names
 
@@ -31,6 +36,7 @@ class Store:
         """Open the store at `paths`; raises NoStoreError, UnsupportedVersionError."""
         self.paths = paths
         self._keeper = Keeper(paths)
+        self._leases = Leases(paths.local("leases.db"))
         version = layout.read_version(paths)
         if version < layout.FORMAT:
             with self._keeper.lock():
@@ -68,6 +74,7 @@ class Store:
     def close(self) -> None:
         """Make the logs themselves durable if this store wrote to them, and let go of everything."""
         self._keeper.close()
+        self._leases.close()
 
     # Reading
 
@@ -78,7 +85,10 @@ class Store:
 
         def look_up(cache: Cache) -> str:
             known = cache.get(kind, key)
-            if known and not known[1]:
+            if known and known[1]:
+                raise NotFoundError(f"the {kind.title} {key} was deleted",
+                                    hint=f"taskstore history {kind.name} {key} shows what it was")
+            if known:
                 return known[2]
             ids = cache.ids_beginning(kind, key, _NAMED + 1) if key else []
             if len(ids) == 1 and (known := cache.get(kind, ids[0])):
@@ -89,6 +99,20 @@ class Store:
             raise NotFoundError(f"there is no {kind.title} {key}")
 
         return self._keeper.read((kind,), look_up)
+
+    def history(self, kind: Kind | str, key: str) -> list[str]:
+        """Every version of a record in the log, oldest first, deletions too; raises NotFoundError if there is none."""
+        kind = _kind(kind)
+        check_text(kind.key, key)
+        versions = self._keeper.read((kind,), lambda cache: self._versions(cache, kind, key))
+        if not versions:
+            raise NotFoundError(f"there is no {kind.title} {key} and there never was one in this log")
+        return versions
+
+    def _versions(self, cache: Cache, kind: Kind, key: str) -> list[str]:
+        from .history import versions
+
+        return versions(cache, kind, self.paths.file(kind.log), key, self._keeper.pending(kind.log))
 
     def find(self, kind: Kind | str, where: "Mapping[str, object] | None" = None, *, order: str | None = None,
              limit: int | None = None, cursor: str | None = None) -> "tuple[list[str], str | None]":
@@ -104,14 +128,21 @@ class Store:
         key, value, _ = rows[-1]
         return [raw for _, _, raw in rows], query.encode_cursor(order or kind.started, value, key)
 
+    def ask(self, question: "Callable[[Cache], T]") -> "T":
+        """What `question` says of a cache that is level with every log."""
+        return self._keeper.read(tuple(KINDS.values()), question)
+
+    def pending(self, kind: Kind) -> list[str]:
+        """The lines of a kind that are durable and wait to be appended to their log."""
+        return self._keeper.pending(kind.log)
+
     def stats(self) -> dict[str, dict[str, object]]:
         """For each kind: live records, how many by status, deleted ids, lines of its log and how many are bad."""
-        return self._keeper.read(tuple(KINDS.values()), lambda cache: {
-            kind.name: _stats(cache, kind) for kind in KINDS.values()})
+        return self.ask(lambda cache: {kind.name: _stats(cache, kind) for kind in KINDS.values()})
 
     # Writing
 
-    def commit(self, requests: "Sequence[Sequence[Operation]]") -> "list[list[Written] | TaskStoreError]":
+    def commit(self, requests: "Sequence[Request]") -> "list[Outcome | TaskStoreError]":
         """Carry out requests, each whole or not at all, all with one sync of the disk.
 
         The outcome of each stands at its place. Raises ReadOnlyError or BusyError where none could be written.
@@ -120,18 +151,30 @@ class Store:
 
         with self._keeper.lock():
             cache, outbox = self._keeper.leveled()
-            outcomes = writer.decide(cache, requests)
-            sealed = writer.commit(self.paths, outbox, outcomes)
+            outcomes = writer.decide(self.view(cache), requests)
+            sealed = writer.commit(self.paths, outbox, self._leases, outcomes)
             if sealed is not None:
                 self._keeper.follow(sealed)
             return outcomes
 
-    def apply(self, operations: "Sequence[Operation]") -> "list[Written]":
-        """Carry out operations together or not at all; raises the error of the one that cannot be."""
-        (outcome,) = self.commit([operations])
+    def run(self, request: "Request") -> "Outcome":
+        """Carry out one request; raises its error."""
+        (outcome,) = self.commit([request])
         if isinstance(outcome, TaskStoreError):
             raise outcome
         return outcome
+
+    def apply(self, operations: "Sequence[Operation]", op: str | None = None) -> "list[Written]":
+        """Carry out operations together or not at all; raises the error of the one that cannot be."""
+        from .batch import Batch
+
+        return self.run(Batch(operations, op)).written
+
+    def view(self, cache: Cache) -> "View":
+        """What a request would see."""
+        from .view import View
+
+        return View(cache, self._leases, lambda kind, key: self._versions(cache, kind, key))
 
     def sync(self, *, full: bool = False) -> "Reports":
         """Bring the cache level with the logs, or build it anew; what was read and changed, by kind.

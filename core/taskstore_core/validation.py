@@ -13,6 +13,7 @@ from .errors import InvalidError, check_text
 from .kinds import Kind
 from .records import FIELDS, reworded
 
+RawValue = msgspec.Raw
 MAX_RECORD = 4 << 20
 MAX_DEPTH = 64
 MAX_ID = 256
@@ -52,7 +53,7 @@ def check_id(kind: Kind, key: object) -> None:
         raise InvalidError(f"{kind.key}: {key[:80]!r} holds control characters", field=kind.key)
 
 
-def encode(kind: Kind, raw: Mapping[str, msgspec.Raw]) -> str:
+def encode(kind: Kind, raw: Mapping[str, RawValue]) -> str:
     """The line for a record, its keys in the order of the format; raises InvalidError over MAX_RECORD bytes."""
     names = [*kind.fields, *kind.optional_keys]
     ordered = {**{name: raw[name] for name in names if name in raw}, **raw}
@@ -63,14 +64,14 @@ def encode(kind: Kind, raw: Mapping[str, msgspec.Raw]) -> str:
     return line.decode()
 
 
-def raw_value(value: object) -> msgspec.Raw:
+def raw_value(value: object) -> RawValue:
     """A checked value as JSON bytes."""
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-def raw_fields(line: str) -> dict[str, msgspec.Raw]:
+def raw_fields(line: str) -> dict[str, RawValue]:
     """The fields of a stored line, each as the bytes it had: what nobody edits is never written anew."""
-    return msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    return msgspec.json.decode(line, type=dict[str, RawValue])
 
 
 def _check_json(name: str, value: object, depth: int) -> None:

@@ -1,85 +1,66 @@
 """The one write path: a group of requests under one lock, one sync of the outbox, one append a log.
 
-    level the cache → decide every line → outbox (durable from here) → logs → cache → answer
+    level the cache → decide every request → outbox (durable from here) → logs → leases → cache → answer
 
-A request is a list of operations that happen together or not at all; the requests of a group fail one by one.
+The requests of a group fail one by one.
 """
 
-import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from . import change
-from .cache import Cache
-from .clock import MAX_STAMP
 from .drain import DrainError, drain, open_log
-from .errors import InvalidError, ReadOnlyError, TaskStoreError
-from .kinds import Kind
+from .errors import ReadOnlyError, TaskStoreError
 from .outbox import Outbox
 from .paths import Paths
-from .validation import check_id
+from .request import Outcome, Request, run
+from .view import View
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .change import Known
     from .drain import Sealed
-    from .jsonl import Row
+    from .leases import Lease, Leases
 
-_ID_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: none to be taken for another
-_ID_LENGTH = 8
-
-
-class Operation:
-    """One change: `verb` is "create", "update", "delete" or "import"; `fields` its values, the id among them."""
-
-    __slots__ = ("fields", "if_updated_at", "kind", "verb")
-
-    def __init__(self, verb: str, kind: Kind, fields: Mapping[str, object], if_updated_at: int | None = None) -> None:
-        self.verb = verb
-        self.kind = kind
-        self.fields = dict(fields)
-        self.if_updated_at = if_updated_at
+    Outcomes = Sequence["Outcome | TaskStoreError"]
 
 
-class Written:
-    """What became of one operation: the id, its version now, and the line; `changed` is False for a repeated import."""
-
-    __slots__ = ("changed", "deleted", "key", "kind", "raw", "version")
-
-    def __init__(self, kind: Kind, row: "Row", *, changed: bool = True) -> None:
-        self.kind = kind
-        self.key, self.version, self.deleted, self.raw = row[:4]
-        self.changed = changed
-
-
-def decide(cache: Cache, requests: Sequence[Sequence[Operation]]) -> "list[list[Written] | TaskStoreError]":
-    """The lines each request would write, seen in order, or why it may not; nothing is written."""
-    newest: dict[tuple[str, str], Known] = {}
-    outcomes: list[list[Written] | TaskStoreError] = []
-    for operations in requests:
-        trial = dict(newest)
-        written: list[Written] = []
+def decide(view: View, requests: Sequence[Request]) -> "list[Outcome | TaskStoreError]":
+    """What each request would do, seen in order, or why it may not; nothing is written."""
+    outcomes: list[Outcome | TaskStoreError] = []
+    for request in requests:
+        above = view.above(request.op, "" if request.op is None else request.digest())
         try:
-            for operation in operations:
-                written.append(_decide(cache, trial, operation))  # noqa: PERF401 - its length tells which one failed
+            result = run(request, above, above.lines_of_op())
         except TaskStoreError as error:
-            error.operation = len(written)
             outcomes.append(error)
         else:
-            outcomes.append(written)
-            newest = trial
+            view.absorb(above)
+            outcomes.append(Outcome(above.written, above.leases, result))
     return outcomes
 
 
-def commit(paths: Paths, outbox: Outbox, outcomes: "Sequence[list[Written] | TaskStoreError]") -> "Sealed | None":
-    """Make what was decided durable and put it into the logs; None where there was nothing. Needs the lock.
+def commit(paths: Paths, outbox: Outbox, held: "Leases", outcomes: "Outcomes") -> "Sealed | None":
+    """Make what was decided durable and put it into the logs; None where there was no line. Needs the lock.
 
     Raises ReadOnlyError, BusyError: nothing was written, unless `applied` says "unknown".
     """
-    groups = [[(written.kind.log, written.raw) for written in outcome if written.changed]
-              for outcome in outcomes if isinstance(outcome, list)]
+    done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
+    changes = _lease_changes(done)
+    groups = [[(written.kind.log, written.raw) for written in outcome.written if written.changed] for outcome in done]
     groups = [group for group in groups if group]
-    if not groups:
-        return None
+    if changes:
+        held.prepare()
+    sealed = _append(paths, outbox, groups) if groups else None
+    held.apply(changes)
+    return sealed
+
+
+def _lease_changes(outcomes: Sequence[Outcome]) -> "dict[str, Lease | None]":
+    changes: dict[str, Lease | None] = {}
+    for outcome in outcomes:
+        changes.update(outcome.leases)
+    return changes
+
+
+def _append(paths: Paths, outbox: Outbox, groups: "list[list[tuple[str, str]]]") -> "Sealed":
     for name in dict.fromkeys(name for group in groups for name, _ in group):
         open_log(paths, name).close()  # no permission, a symbolic link: said before anything is written
     frames = outbox.append(groups)
@@ -101,51 +82,3 @@ def _refusal(error: DrainError) -> TaskStoreError:
         return ReadOnlyError(f"the write failed: {reason}", hint="nothing was written; free some space and try again")
     return ReadOnlyError(f"the write failed half-way: {reason}", applied="unknown",
                          hint="it will be completed once the logs can be written again")
-
-
-def _decide(cache: Cache, newest: "dict[tuple[str, str], Known]", operation: Operation) -> Written:
-    kind, fields = operation.kind, operation.fields
-    if operation.verb == "create" and fields.get(kind.key) is None:
-        if kind.key != "id":
-            raise InvalidError(f"{kind.key}: a {kind.title} needs one", field=kind.key)
-        fields["id"] = _new_id(cache, newest, kind)
-    check_id(kind, fields.get(kind.key))
-    key = str(fields[kind.key])
-    known = newest[kind.name, key] if (kind.name, key) in newest else cache.get(kind, key)
-    row = _row(operation, kind, key, known)
-    if row is None:
-        assert known is not None  # noqa: S101 - `bring_in` skips only what is known
-        return Written(kind, (key, *known), changed=False)
-    newest[kind.name, key] = row[1:4]
-    return Written(kind, row)
-
-
-def _row(operation: Operation, kind: Kind, key: str, known: "Known") -> "Row | None":
-    fields = operation.fields
-    match operation.verb:
-        case "create":
-            return change.create(kind, fields, known)
-        case "update":
-            return change.update(kind, key, fields, known, _stamp(operation))
-        case "delete":
-            return change.delete(kind, key, known, _stamp(operation))
-        case "import":
-            return change.bring_in(kind, fields, known)
-        case verb:
-            raise InvalidError(f"there is no operation {verb!r}", hint="operations: create, update, delete", field="op")
-
-
-def _stamp(operation: Operation) -> int | None:
-    stamp = operation.if_updated_at
-    if stamp is not None and (isinstance(stamp, bool) or not isinstance(stamp, int) or abs(stamp) > MAX_STAMP):
-        raise InvalidError(f"if_updated_at: not a stamp: {stamp!r}", field="if_updated_at")
-    return stamp
-
-
-def _new_id(cache: Cache, newest: "dict[tuple[str, str], Known]", kind: Kind) -> str:
-    while True:
-        key = f"{kind.prefix}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))}"
-        if (kind.name, key) not in newest and cache.get(kind, key) is None:
-            return key
-
-

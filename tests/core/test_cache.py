@@ -22,7 +22,7 @@ from taskstore_core.outbox import Outbox
 from taskstore_core.paths import discover
 from taskstore_core.schema import APPLICATION_ID, VERSION
 from taskstore_core.store import Store
-from taskstore_core.writer import Operation
+from taskstore_core.batch import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -536,7 +536,7 @@ for module in pkgutil.iter_modules(taskstore_core.__path__, "taskstore_core."):
 from taskstore_core.errors import TaskStoreError
 from taskstore_core.kinds import KINDS
 from taskstore_core.store import Store
-from taskstore_core.writer import Operation
+from taskstore_core.batch import Operation
 
 directory, user, folder = sys.argv[1:4]
 if user:

@@ -14,7 +14,7 @@ from taskstore_core.kinds import KINDS, LOGS
 from taskstore_core.methods import dispatch
 from taskstore_core.records import Workflow, from_line
 from taskstore_core.store import Store
-from taskstore_core.writer import Operation
+from taskstore_core.batch import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ from taskstore_core.errors import NoStoreError
 from taskstore_core.kinds import KINDS
 from taskstore_core.paths import STORE, Paths, discover, named
 from taskstore_core.store import Store
-from taskstore_core.writer import Operation
+from taskstore_core.batch import Operation
 
 NAME = "-a b 'ä\"\t日本$x"
 """Whatever breaks careless programs, in one name."""

@@ -28,7 +28,8 @@ from taskstore_core.errors import (
 from taskstore_core.kinds import KINDS
 from taskstore_core.paths import Paths
 from taskstore_core.store import Store
-from taskstore_core.writer import Operation, Written
+from taskstore_core.batch import Operation
+from taskstore_core.view import Written
 
 Fields = dict[str, Any]
 
@@ -359,7 +360,7 @@ def test_a_group_costs_one_sync(store: Store, tmp_path: Path) -> None:
         from taskstore_core import store as module
         from taskstore_core.errors import NotFoundError
         from taskstore_core.kinds import KINDS
-        from taskstore_core.writer import Operation
+        from taskstore_core.batch import Operation
         for each in list(sys.modules.values()):
             if hasattr(each, "_SETTLE_MS"):
                 each._SETTLE_MS = 10**9  # the logs' own syncs may lag, and do so here
@@ -669,7 +670,7 @@ def test_a_fork_is_refused(store: Store) -> None:
         from taskstore_core.errors import InvalidError
         from taskstore_core.kinds import KINDS
         from taskstore_core.store import Store
-        from taskstore_core.writer import Operation
+        from taskstore_core.batch import Operation
         def create(key):
             return Operation("create", KINDS["prd"], {"id": key, "title": "T"})
         store = Store.open(directory=sys.argv[1])

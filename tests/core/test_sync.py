@@ -22,7 +22,7 @@ from taskstore_core.log import Log
 from taskstore_core.source import Source
 from taskstore_core.store import Store
 from taskstore_core.sync import sync_log
-from taskstore_core.writer import Operation
+from taskstore_core.batch import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

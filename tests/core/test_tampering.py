@@ -17,7 +17,7 @@ from taskstore_core.kinds import KINDS
 from taskstore_core.lock import Lock
 from taskstore_core.paths import discover, named
 from taskstore_core.store import Store
-from taskstore_core.writer import Operation
+from taskstore_core.batch import Operation
 
 PRD = KINDS["prd"]
 

@@ -3,9 +3,9 @@
 import json
 import sys
 
+from taskstore_core.batch import Operation
 from taskstore_core.errors import InvalidError, NotFoundError
 from taskstore_core.kinds import KINDS
-from taskstore_core.writer import Operation
 
 from .arguments import Arguments
 from .opening import open_store

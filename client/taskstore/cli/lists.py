@@ -4,7 +4,8 @@ import sys
 
 from taskstore_core.errors import InvalidError
 from taskstore_core.kinds import KINDS, Kind, find_kind
-from taskstore_core.methods import dispatch, to_json
+from taskstore_core.methods import dispatch
+from taskstore_core.plain import to_json
 
 from .arguments import Arguments
 from .decode import decoder, fields

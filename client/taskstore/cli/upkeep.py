@@ -4,7 +4,8 @@ import os
 import sys
 
 from taskstore_core.kinds import KINDS, find_kind
-from taskstore_core.methods import dispatch, to_json
+from taskstore_core.methods import dispatch
+from taskstore_core.plain import to_json
 from taskstore_core.store import Store
 
 from .arguments import Arguments

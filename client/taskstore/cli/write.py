@@ -6,10 +6,11 @@ import sys
 from typing import NoReturn
 
 from taskstore_core import change
+from taskstore_core.batch import Operation
 from taskstore_core.errors import InvalidError, NotFoundError, TaskStoreError
 from taskstore_core.kinds import Kind, find_kind
 from taskstore_core.records import FIELDS
-from taskstore_core.writer import Operation, Written
+from taskstore_core.view import Written
 
 from .arguments import Arguments
 from .opening import open_store
