@@ -37,10 +37,13 @@ if TYPE_CHECKING:
         Workflow,
     )
 
-    from .library import Store
+    from .library import Store, connect
+    from .operations import Claim, Create, Delete, Import, Page, Restore, Update, Version
 
 _HOMES = {
-    "Store": "taskstore.library",
+    **dict.fromkeys(("Store", "connect"), "taskstore.library"),
+    **dict.fromkeys(("Claim", "Create", "Delete", "Import", "Page", "Restore", "Update", "Version"),
+                    "taskstore.operations"),
     "now_ms": "taskstore_core.clock",
     **dict.fromkeys(("BusyError", "ConflictError", "ExistsError", "InvalidError", "NoStoreError", "NotFoundError",
                      "ReadOnlyError", "TaskStoreError", "UnsupportedVersionError"), "taskstore_core.errors"),
@@ -50,26 +53,35 @@ _HOMES = {
 
 __all__ = [
     "BusyError",
+    "Claim",
     "ConflictError",
+    "Create",
+    "Delete",
     "Dependency",
     "DependencyType",
     "Execution",
     "ExecutionStatus",
     "ExistsError",
+    "Import",
     "InvalidError",
     "NoStoreError",
     "NotFoundError",
+    "Page",
     "Prd",
     "PrdStatus",
     "ReadOnlyError",
     "Record",
     "RepoState",
+    "Restore",
     "Store",
     "TaskSpec",
     "TaskSpecStatus",
     "TaskStoreError",
     "UnsupportedVersionError",
+    "Update",
+    "Version",
     "Workflow",
+    "connect",
     "now_ms",
 ]
 

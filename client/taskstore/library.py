@@ -1,31 +1,52 @@
-"""The typed library: the method table with types on it."""
+"""The typed library: a store that is asked in this process, and waits for the answer."""
 
-import json
-from typing import Any, Self
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
-from taskstore_core.methods import dispatch
-from taskstore_core.plain import Json
-from taskstore_core.records import Record, RecordT, from_line, to_fields
+from taskstore_core.records import Dependency, Execution, Prd, RepoState, TaskSpec, Workflow
 from taskstore_core.store import Store as Engine
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from . import calls
+from .calls import Call, Named
+from .direct import Direct
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Connection(Protocol):
+    """What carries calls of methods out, and gives their answers as plain data."""
+
+    def call(self, method: str, parameters: dict[str, object]) -> Any:  # noqa: ANN401 - plain data, as JSON has it
+        """The answer of a method; raises its error."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+def _method(make: Callable[P, Call[T]]) -> "Callable[Concatenate[Store, P], T]":
+    """A method of `Store` that carries out the call which `make` makes."""
+    @wraps(make)
+    def method(store: "Store", /, *arguments: P.args, **named: P.kwargs) -> T:
+        return store.run(make(*arguments, **named))
+
+    return method
 
 
 class Store:
     """A store of typed records. One thread at a time; any number of processes."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     @classmethod
     def open(cls, path: str = ".", *, directory: str | None = None) -> Self:
-        """Open the store of the repository that `path` lies in, or the one in `directory`.
+        """Open the store of the repository that `path` lies in, or the one in `directory`, by its files.
 
         Raises NoStoreError where there is none, UnsupportedVersionError for one of a newer release.
         """
-        return cls(Engine.open(path, directory=directory))
+        return cls(Direct(Engine.open(path, directory=directory)))
 
     def __enter__(self) -> Self:
         return self
@@ -35,53 +56,75 @@ class Store:
 
     def close(self) -> None:
         """Let go of the store."""
-        self._engine.close()
+        self._connection.close()
 
-    def create(self, record: RecordT) -> RecordT:
-        """Create a record and return it as stored: with an id if it had none, and its stamps.
+    def run(self, call: Call[T]) -> T:
+        """Carry out a call."""
+        return call.decode(self._connection.call(call.method, call.parameters))
 
-        Raises ExistsError, InvalidError, ReadOnlyError, BusyError.
-        """
-        return self._one(type(record), "record.create", kind=record.kind, record=to_fields(record))
+    create = _method(calls.create)
+    get = _method(calls.get)
+    update = _method(calls.update)
+    delete = _method(calls.delete)
+    list = _method(calls.list_records)
+    page = _method(calls.page)
+    history = _method(calls.history)
+    restore = _method(calls.restore)
+    apply = _method(calls.apply)
 
-    def get(self, type_: type[RecordT], id: str) -> RecordT:  # noqa: A002 - the field's name
-        """The live record with this id, or with the only id that begins so; raises NotFoundError."""
-        return self._one(type_, "record.get", kind=type_.kind, id=id)
+    ready = _method(calls.ready)
+    claim = _method(calls.claim)
+    heartbeat = _method(calls.heartbeat)
+    complete = _method(calls.complete)
+    fail = _method(calls.fail)
+    release = _method(calls.release)
+    resolve_dependency = _method(calls.resolve_dependency)
+    wait_dependency = _method(calls.wait_dependency)
 
-    def update(self, type_: type[RecordT], id: str, /, *, if_updated_at: int | None = None,  # noqa: A002
-               **changes: object) -> RecordT:
-        """Change fields of a record and return its next version; fields no one here knows may be set too.
+    sync = _method(calls.sync)
+    stats = _method(calls.stats)
+    check = _method(calls.check)
 
-        Raises NotFoundError, ConflictError if its version is not `if_updated_at`, InvalidError, ReadOnlyError,
-        BusyError.
-        """
-        return self._one(type_, "record.update", kind=type_.kind, id=id, set=changes, if_updated_at=if_updated_at)
+    create_prd = _method(Named(Prd).create)
+    get_prd = _method(Named(Prd).get)
+    update_prd = _method(Named(Prd).update)
+    delete_prd = _method(Named(Prd).delete)
+    list_prds = _method(Named(Prd).list)
 
-    def delete(self, type_: type[Record], id: str, *, if_updated_at: int | None = None) -> None:  # noqa: A002
-        """Delete a record; raises NotFoundError, ConflictError, ReadOnlyError, BusyError."""
-        dispatch(self._engine, "record.delete", {"kind": type_.kind, "id": id, "if_updated_at": if_updated_at})
+    create_task_spec = _method(Named(TaskSpec).create)
+    get_task_spec = _method(Named(TaskSpec).get)
+    update_task_spec = _method(Named(TaskSpec).update)
+    delete_task_spec = _method(Named(TaskSpec).delete)
+    list_task_specs = _method(calls.list_task_specs)
 
-    def list(self, type_: type[RecordT], where: "Mapping[str, object] | None" = None, /, *, order: str | None = None,
-             **equal: object) -> list[RecordT]:
-        """The live records for which every field in `equal` and every condition in `where` holds.
+    create_execution = _method(Named(Execution).create)
+    get_execution = _method(Named(Execution).get)
+    update_execution = _method(Named(Execution).update)
+    delete_execution = _method(Named(Execution).delete)
+    list_executions = _method(calls.list_executions)
 
-        `where` is {field: {operator: value}} with eq, ne, gt, ge, lt, le, in, contains; `order` a field, with a
-        leading "-" for descending. Raises InvalidError.
-        """
-        answer: Any = dispatch(self._engine, "record.list", {
-            "kind": type_.kind, "where": {**(where or {}), **equal}, "order": order})
-        return [from_line(type_, line) for line in answer["items"]]
+    create_dependency = _method(Named(Dependency).create)
+    get_dependency = _method(Named(Dependency).get)
+    update_dependency = _method(Named(Dependency).update)
+    delete_dependency = _method(Named(Dependency).delete)
+    list_dependencies = _method(Named(Dependency).list)
 
-    def sync(self, *, full: bool = False) -> dict[str, Any]:
-        """Bring the cache level with the logs; what was read and changed. Reading does so by itself."""
-        answer: Any = dispatch(self._engine, "store.sync", {"full": full})
-        return dict(answer)
+    create_workflow = _method(Named(Workflow).create)
+    get_workflow = _method(Named(Workflow).get)
+    update_workflow = _method(Named(Workflow).update)
+    delete_workflow = _method(Named(Workflow).delete)
+    list_workflows = _method(Named(Workflow).list)
 
-    def stats(self) -> dict[str, Any]:
-        """Counts by kind and status."""
-        answer: Any = dispatch(self._engine, "store.stats", {})
-        return dict(answer["kinds"])
+    create_repo_state = _method(Named(RepoState).create)
+    get_repo_state = _method(Named(RepoState).get)
+    update_repo_state = _method(Named(RepoState).update)
+    delete_repo_state = _method(Named(RepoState).delete)
+    list_repo_states = _method(Named(RepoState).list)
 
-    def _one(self, type_: type[RecordT], method: str, **parameters: object) -> RecordT:
-        answer = dispatch(self._engine, method, parameters)
-        return from_line(type_, answer if isinstance(answer, Json) else json.dumps(answer))
+
+def connect(path: str = ".", *, directory: str | None = None) -> Store:
+    """Open the store of the repository that `path` lies in, or the one in `directory`.
+
+    Raises NoStoreError where there is none, UnsupportedVersionError for one of a newer release.
+    """
+    return Store.open(path, directory=directory)

@@ -11,6 +11,7 @@ from .clock import next_stamp
 from .errors import ConflictError, ExistsError, InvalidError, NotFoundError
 from .jsonl import BadLineError, index_line
 from .kinds import Kind
+from .records import RESERVED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     Known = tuple[int, bool, str] | None
     """(version, deleted, raw line) of an id, None where there never was one."""
-
-RESERVED = ("deleted", "op", "op_sum")
-"""Keys of a line that are no fields of its record."""
 
 _ENDED = ("complete", "failed", "stopped")
 _UNMARKED: Mapping[str, object] = {}

@@ -150,6 +150,9 @@ TYPES: dict[str, type[Record]] = {
     record.kind: record for record in (Prd, TaskSpec, Execution, Dependency, Workflow, RepoState)
 }
 
+RESERVED = ("deleted", "op", "op_sum")
+"""Keys of a line that are no fields of its record."""
+
 RecordT = TypeVar("RecordT", bound=Record)
 
 
@@ -187,7 +190,7 @@ def from_line(type_: type[RecordT], line: str) -> RecordT:
     except msgspec.ValidationError as error:
         raise InvalidError(f"{values.get(KINDS[type_.kind].key)}: {reworded(error)}",
                            hint="the record can still be read as JSON") from None
-    record.extra = {name: value for name, value in values.items() if name not in fields}
+    record.extra = {name: value for name, value in values.items() if name not in fields and name not in RESERVED}
     return record
 
 

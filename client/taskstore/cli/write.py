@@ -5,11 +5,10 @@ import json
 import sys
 from typing import NoReturn
 
-from taskstore_core import change
 from taskstore_core.batch import Operation
 from taskstore_core.errors import InvalidError, NotFoundError, TaskStoreError
 from taskstore_core.kinds import Kind, find_kind
-from taskstore_core.records import FIELDS
+from taskstore_core.records import FIELDS, RESERVED
 from taskstore_core.view import Written
 
 from .arguments import Arguments
@@ -48,7 +47,7 @@ def settings(kind: Kind, words: list[str], *, allow_unknown: bool) -> dict[str, 
         name, equals, value = word.partition("=")
         if not equals:
             raise InvalidError(f"--set {word}: not of the form FIELD=VALUE", field=name)
-        if name not in FIELDS[kind.name] and name not in change.RESERVED and not allow_unknown:
+        if name not in FIELDS[kind.name] and name not in RESERVED and not allow_unknown:
             import difflib
 
             near = difflib.get_close_matches(name, FIELDS[kind.name], 1)
