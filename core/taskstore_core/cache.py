@@ -262,10 +262,10 @@ class Cache:
         """What changes whenever the feed begins anew."""
         return str(self.db.execute("SELECT id FROM epoch").get)
 
-    def feed(self, since: int, limit: int) -> "list[tuple[int, str, str, str]]":
+    def feed(self, since: int, until: int, limit: int) -> "list[tuple[int, str, str, str]]":
         """(seq, log, id, "create" | "update" | "delete") of what changed after `since`, oldest first."""
-        return list(self.db.execute("SELECT seq, log, id, op FROM feed WHERE seq > ? ORDER BY seq LIMIT ?",
-                                    (since, limit)))
+        return list(self.db.execute("SELECT seq, log, id, op FROM feed WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+                                    (since, until, limit)))
 
     def feed_range(self) -> tuple[int, int]:
         """The first and the last number in the feed; (n + 1, n) where it is empty."""

@@ -7,9 +7,7 @@ lies too far back, says that its holder must look at everything again.
 from .cache import Cache
 from .kinds import LOGS, Kind
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    Cursor = tuple[str, int]
+Cursor = tuple[str, int]
 
 
 class Change:
@@ -36,13 +34,16 @@ class Changes:
         self.fresh = fresh
 
 
-def read(cache: Cache, since: "Cursor | None", limit: int) -> Changes:
-    """What changed after `since`, at most `limit` entries of the feed; an id that changed twice stands there once."""
+def read(cache: Cache, since: "Cursor | None", limit: int, until: int | None = None) -> Changes:
+    """What changed after `since`, at most `limit` entries of the feed; an id that changed twice stands there once.
+
+    `until` is the number of the last entry wanted. Without `since` the answer is a cursor for what comes next.
+    """
     epoch = cache.epoch()
     first, last = cache.feed_range()
     if since is None or since[0] != epoch or not first - 1 <= since[1] <= last:
         return Changes((epoch, last), [], fresh=since is not None)
-    entries = cache.feed(since[1], limit)
+    entries = cache.feed(since[1], last if until is None else until, limit)
     ops: dict[tuple[str, str], list[str]] = {}
     for _, log, key, op in entries:
         ops.setdefault((log, key), []).append(op)

@@ -11,9 +11,10 @@ from .cache import DAMAGED, UNWRITABLE, Cache, delete, open_cache
 from .clock import now_ms
 from .errors import BusyError, InvalidError, ReadOnlyError
 from .kinds import KINDS, LOGS, Kind
-from .lock import Lock
+from .lock import WAIT_S, Lock
 from .outbox import is_ahead
 from .paths import Paths
+from .pulse import Pulse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _CACHE = "store.db"
 _TRIES = 3
+_TRIM_EVERY = 64  # writes between two looks at what the feed need not keep
 _SETTLE_MS = 1000  # how far the logs' own fsync may lag behind the outbox's
 
 
@@ -42,33 +44,54 @@ class Keeper:
         self._pid = os.getpid()
         self._outbox: Outbox | None = None
         self._cache: Cache | None = None
+        self._pulse = Pulse(paths)
+        self.trusted = False  # somebody has just asked `is_fresh` for all reads that follow
         self._overlaid = False  # the cache, in memory, holds lines that are only in the outbox
 
     def close(self) -> None:
         """Settle what this process appended, and let go of everything."""
+        self.settle()
         if self._outbox is not None:
-            if self._outbox.unsynced and self._pid == os.getpid():
-                try:
-                    with self.lock():
-                        self._outbox.refresh()
-                        self._settle(self._outbox, after_ms=0)
-                except (BusyError, ReadOnlyError):
-                    pass  # the outbox has the lines; whoever gets the lock will come to it
             self._outbox.close()
             self._outbox = None
         self._drop_cache()
 
+    @property
+    def failure(self) -> str:
+        """Why nothing more is written; "" while it is."""
+        return self._outbox.failed if self._outbox is not None else ""
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether logs were appended to and not synced since."""
+        return self._outbox is not None and bool(self._outbox.unsynced)
+
+    def settle(self) -> None:
+        """Fsync the logs that were appended to."""
+        if self._outbox is None or not self._outbox.unsynced or self._pid != os.getpid():
+            return
+        try:
+            with self.lock():
+                self._outbox.refresh()
+                self._settle(self._outbox, after_ms=0)
+        except (BusyError, ReadOnlyError):
+            pass  # the outbox has the lines; whoever gets the lock will come to it
+
     def read(self, kinds: "Iterable[Kind]", ask: "Callable[[Cache], T]") -> "T":
         """What `ask` says of a cache that is level with the logs of `kinds`."""
-        layout.read_version(self.paths)
         self._refuse_fork()
         for _ in range(_TRIES):
             try:
+                if self.is_fresh(kinds) and self._cache is not None:
+                    return ask(self._cache)
+                layout.read_version(self.paths)
                 cache = self._opened()
                 if cache is None or not self._is_level(cache, kinds):
                     self.sync()
                     cache = self._cache
                 if cache is not None:
+                    if cache.path:
+                        self._pulse.note(cache, kinds)
                     return ask(cache)
             except DAMAGED:
                 self._discard()
@@ -76,6 +99,13 @@ class Keeper:
                 self._sync_in_memory()
         self._sync_in_memory()  # somebody keeps deleting or damaging the file
         return ask(self._use_memory())
+
+    def is_fresh(self, kinds: "Iterable[Kind]") -> bool:
+        """Whether a read of `kinds` can be answered at once. Takes no lock, and some microseconds."""
+        cache = self._cache
+        if self.trusted and cache is not None:
+            return True
+        return cache is not None and bool(cache.path) and not cache.is_gone() and self._pulse.holds(kinds)
 
     def _is_level(self, cache: Cache, kinds: "Iterable[Kind]") -> bool:
         return (all(cache.is_level(kind, self.paths.file(kind.log)) for kind in kinds)
@@ -94,6 +124,7 @@ class Keeper:
         return self._cache
 
     def _drop_cache(self) -> None:
+        self._pulse.close()
         if self._cache is not None:
             self._cache.close()
             self._cache = None
@@ -128,9 +159,9 @@ class Keeper:
         except ReadOnlyError:
             return self._sync_in_memory()
 
-    def lock(self) -> Lock:
+    def lock(self, wait_s: float = WAIT_S) -> Lock:
         """The store's lock, to be held for one pass."""
-        return Lock(self.paths.local("lock"))
+        return Lock(self.paths.local("lock"), wait_s)
 
     def level(self, *, full: bool = False) -> "Reports":
         """Put what the outbox still holds into the logs, and bring the cache level with them. Needs the lock."""
@@ -151,7 +182,12 @@ class Keeper:
 
     def leveled(self) -> "tuple[Cache, Outbox]":
         """The cache, level with every log, and the outbox. Needs the lock."""
-        self.level()
+        if self._outbox is not None and self.is_fresh(KINDS.values()):
+            self._outbox.refresh()
+        if self._outbox is None or self._outbox.pending or not self.is_fresh(KINDS.values()):
+            self.level()
+            if self._cache is not None and self._cache.path:
+                self._pulse.note(self._cache, KINDS.values())
         assert self._cache is not None  # noqa: S101 - `level` opened both
         assert self._outbox is not None  # noqa: S101
         return self._cache, self._outbox
@@ -160,8 +196,11 @@ class Keeper:
         """Bring the cache level after a commit of ours, and settle the logs now and then. Needs the lock."""
         if self._cache is None or self._outbox is None:
             return
+        kinds = [LOGS[name] for name in sealed]
         try:
-            self._follow(self._cache, self._outbox, sealed)
+            self._follow(self._cache, self._outbox, sealed, kinds)
+            if self._cache.path:
+                self._pulse.note(self._cache, kinds)
         except (*DAMAGED, *UNWRITABLE):
             self._drop_cache()  # what is in the log is true: the next look at the cache finds it behind
         self._settle(self._outbox, after_ms=_SETTLE_MS)
@@ -184,15 +223,17 @@ class Keeper:
         except DrainError as error:
             raise ReadOnlyError(f"lines in the outbox cannot be put into their logs: {error}",
                                 hint="they are safe where they are") from error
-        return self._follow(cache, self._outbox, sealed, full=full)
+        return self._follow(cache, self._outbox, sealed, KINDS.values(), full=full)
 
-    def _follow(self, cache: Cache, outbox: "Outbox", sealed: "Sealed", *, full: bool = False) -> "Reports":
-        """Bring `cache` level after we appended to the logs named in `sealed`."""
+    def _follow(self, cache: Cache, outbox: "Outbox", sealed: "Sealed", kinds: "Iterable[Kind]", *,
+                full: bool = False) -> "Reports":
+        """Bring `cache` level with the logs of `kinds`, after we appended to those named in `sealed`."""
         full = full or _lost_lines(cache.hint(), outbox)
         with cache.db:
-            reports = self._sync_logs(cache, sealed, full=full)
+            reports = self._sync_logs(cache, sealed, kinds, full=full)
             self._overlay(cache, outbox)
-            cache.trim_feed()
+            if outbox.seq % _TRIM_EVERY == 0:
+                cache.trim_feed()
             if cache.hint() != outbox.hint:
                 cache.set_hint(outbox.hint)
         return reports
@@ -207,11 +248,11 @@ class Keeper:
         finally:
             outbox.close()
 
-    def _sync_logs(self, cache: Cache, sealed: "Sealed", *, full: bool = False) -> "Reports":
+    def _sync_logs(self, cache: Cache, sealed: "Sealed", kinds: "Iterable[Kind]", *, full: bool = False) -> "Reports":
         from .sync import LogReport, sync_log
 
         reports = {}
-        for kind in KINDS.values():
+        for kind in kinds:
             path = self.paths.file(kind.log)
             reports[kind.name] = (
                 LogReport("unchanged") if not full and cache.is_level(kind, path) else
@@ -257,7 +298,7 @@ class Keeper:
         self._overlaid = bool(outbox.pending)
         try:
             with cache.db:
-                reports = self._sync_logs(cache, {})
+                reports = self._sync_logs(cache, {}, KINDS.values())
                 self._overlay(cache, outbox)
                 cache.set_hint(outbox.hint)
             return reports

@@ -33,6 +33,8 @@ class Lock:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
+            if not self._wait_s:
+                raise BusyError(f"another process holds {self._path}", hint="try again") from None
             fd = _wait(self._path, self._wait_s)
         except OSError as error:
             os.close(fd)

@@ -8,7 +8,6 @@ carried out at once. What an answer looks like is in `answers`.
 from .errors import InvalidError
 from .kinds import find_kind
 from .plain import Json
-from .store import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
     from .batch import Operation
     from .request import Request, Result
+    from .store import Store
 
 
 class Parameter:
@@ -57,7 +57,7 @@ _TYPES: "dict[str, type | tuple[type, ...]]" = {
 }
 
 
-def dispatch(store: Store, name: str, parameters: "Mapping[str, object]") -> "Result":
+def dispatch(store: "Store", name: str, parameters: "Mapping[str, object]") -> "Result":
     """Carry out one method.
 
     Raises InvalidError for an unknown method or parameters that do not fit, else what the operation raises.
@@ -78,11 +78,12 @@ def look_up(name: str, parameters: "Mapping[str, object]") -> "tuple[Method, dic
         near = difflib.get_close_matches(name, METHODS, 1)
         raise InvalidError(f"there is no method {name!r}", hint=f"did you mean {near[0]}?" if near else "",
                            field="method")
-    _check(method, parameters)
+    check_parameters(method, parameters)
     return method, {key: value for key, value in parameters.items() if value is not None}
 
 
-def _check(method: Method, parameters: "Mapping[str, object]") -> None:
+def check_parameters(method: Method, parameters: "Mapping[str, object]") -> None:
+    """Raise InvalidError, naming it, for a parameter that is unknown, missing or of another type."""
     for name, value in parameters.items():
         parameter = method.parameters.get(name)
         if parameter is None:
@@ -102,7 +103,7 @@ def _create(kind: str, record: "Mapping[str, object]", op: str | None = None) ->
     return _single("create", kind, record, None, op)
 
 
-def _get(store: Store, kind: str, id: str) -> "Result":  # noqa: A002 - the parameter's name on the wire
+def _get(store: "Store", kind: str, id: str) -> "Result":  # noqa: A002 - the parameter's name on the wire
     return Json(store.get(kind, id))
 
 
@@ -177,17 +178,17 @@ def _operation(one: object) -> "Operation":
     return Operation(verb, find_kind(kind), fields, one.get("if_updated_at"))
 
 
-def _list(store: Store, kind: str, where: "Mapping[str, object] | None" = None, *, order: str | None = None,
+def _list(store: "Store", kind: str, where: "Mapping[str, object] | None" = None, *, order: str | None = None,
           limit: int | None = None, cursor: str | None = None) -> "Result":
     items, following = store.find(kind, where, order=order, limit=limit, cursor=cursor)
     return {"items": [Json(item) for item in items], "cursor": following}
 
 
-def _history(store: Store, kind: str, id: str) -> "Result":  # noqa: A002
+def _history(store: "Store", kind: str, id: str) -> "Result":  # noqa: A002
     return {"items": [Json(line) for line in store.history(kind, id)]}
 
 
-def _sync(store: Store, *, full: bool = False) -> "Result":
+def _sync(store: "Store", *, full: bool = False) -> "Result":
     import time
 
     began = time.perf_counter()
@@ -201,17 +202,17 @@ def _sync(store: Store, *, full: bool = False) -> "Result":
             "took_ms": round((time.perf_counter() - began) * 1000, 3)}
 
 
-def _stats(store: Store) -> "Result":
+def _stats(store: "Store") -> "Result":
     return {"store": store.paths.directory, "kinds": store.stats()}
 
 
-def _check_store(store: Store, *, fix: bool = False) -> "Result":
+def _check_store(store: "Store", *, fix: bool = False) -> "Result":
     from .check import check
 
     return check(store, fix=fix)
 
 
-def _ready(store: Store, prd_id: str | None = None, limit: int | None = None) -> "Result":
+def _ready(store: "Store", prd_id: str | None = None, limit: int | None = None) -> "Result":
     from .ready import list_ready
     from .request import check_number
 
@@ -223,20 +224,20 @@ def _ready(store: Store, prd_id: str | None = None, limit: int | None = None) ->
 def _claim(**parameters: object) -> "Request":
     from .claims import Claim
 
-    return Claim(**parameters)  # type: ignore[arg-type]  # `_check` has looked at them
+    return Claim(**parameters)  # type: ignore[arg-type]  # `check_parameters` has looked at them
 
 
 def _heartbeat(**parameters: object) -> "Request":
     from .claims import Heartbeat
 
-    return Heartbeat(**parameters)  # type: ignore[arg-type]  # `_check` has looked at them
+    return Heartbeat(**parameters)  # type: ignore[arg-type]  # `check_parameters` has looked at them
 
 
 def _settle(outcome: str) -> "Callable[..., Request]":
     def request(**parameters: object) -> "Request":
         from .claims import Settle
 
-        return Settle(outcome, **parameters)  # type: ignore[arg-type]  # `_check` has looked at them
+        return Settle(outcome, **parameters)  # type: ignore[arg-type]  # `check_parameters` has looked at them
 
     return request
 
@@ -244,10 +245,10 @@ def _settle(outcome: str) -> "Callable[..., Request]":
 def _resolve(**parameters: object) -> "Request":
     from .claims import Resolve
 
-    return Resolve(**parameters)  # type: ignore[arg-type]  # `_check` has looked at them
+    return Resolve(**parameters)  # type: ignore[arg-type]  # `check_parameters` has looked at them
 
 
-def _wait(store: Store, id: str, timeout_ms: int | None = None) -> "Result":  # noqa: A002
+def _wait(store: "Store", id: str, timeout_ms: int | None = None) -> "Result":  # noqa: A002
     from .wait import wait
 
     return wait(store, id, timeout_ms)

@@ -12,11 +12,12 @@ from .errors import NotFoundError, ReadOnlyError, TaskStoreError, check_text
 from .keeper import Keeper
 from .kinds import KINDS, Kind, find_kind
 from .leases import Leases
+from .lock import WAIT_S
 from .paths import Paths, discover, named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Self, TypeVar
 
     from .batch import Operation
@@ -132,6 +133,36 @@ class Store:
         """What `question` says of a cache that is level with every log."""
         return self._keeper.read(tuple(KINDS.values()), question)
 
+    def is_fresh(self, kinds: "Iterable[Kind]") -> bool:
+        """Whether a read of `kinds` can be answered at once, without a lock or a look into files."""
+        return self._keeper.is_fresh(kinds)
+
+    def trusting(self, work: "Callable[[Store], T]") -> "T":
+        """Do some reads after `is_fresh` said yes, without asking again before each."""
+        self._keeper.trusted = True
+        try:
+            return work(self)
+        finally:
+            self._keeper.trusted = False
+
+    def look(self, kinds: "Iterable[Kind]") -> None:
+        """Bring the cache level with the logs of `kinds` if it is not."""
+        self._keeper.read(kinds, lambda _: None)
+
+    @property
+    def failure(self) -> str:
+        """Why this store writes nothing more; "" while it does."""
+        return self._keeper.failure
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether logs that this store wrote to have yet to be synced."""
+        return self._keeper.is_unsettled
+
+    def settle(self) -> None:
+        """Fsync the logs that this store wrote to; what cannot be done now is left for later."""
+        self._keeper.settle()
+
     def pending(self, kind: Kind) -> list[str]:
         """The lines of a kind that are durable and wait to be appended to their log."""
         return self._keeper.pending(kind.log)
@@ -142,14 +173,15 @@ class Store:
 
     # Writing
 
-    def commit(self, requests: "Sequence[Request]") -> "list[Outcome | TaskStoreError]":
+    def commit(self, requests: "Sequence[Request]", *, wait_s: float = WAIT_S) -> "list[Outcome | TaskStoreError]":
         """Carry out requests, each whole or not at all, all with one sync of the disk.
 
-        The outcome of each stands at its place. Raises ReadOnlyError or BusyError where none could be written.
+        The outcome of each stands at its place. Raises ReadOnlyError where none could be written, BusyError where
+        the lock was not to be had within `wait_s`.
         """
         from . import writer
 
-        with self._keeper.lock():
+        with self._keeper.lock(wait_s):
             cache, outbox = self._keeper.leveled()
             outcomes = writer.decide(self.view(cache), requests)
             sealed = writer.commit(self.paths, outbox, self._leases, outcomes)

@@ -1,0 +1,78 @@
+"""What the daemon counts, for `daemon.metrics` (Prometheus text) and `daemon.status`."""
+
+import resource
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+_FAST = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
+
+
+class Tally:
+    """How often each method had each outcome, and how long it took: two lookups and an addition a request."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], int] = {}
+        self._times: dict[str, list[float]] = {}
+
+    def note(self, method: str, outcome: str, seconds: float) -> None:
+        """Count one request."""
+        key = (method, outcome)
+        self._counts[key] = self._counts.get(key, 0) + 1
+        times = self._times.get(method)
+        if times is None:
+            times = self._times[method] = [0.0] * (len(_FAST) + 2)
+        times[bisect_left(_FAST, seconds)] += 1
+        times[-1] += seconds
+
+    def total(self) -> int:
+        """How many requests there were."""
+        return sum(self._counts.values())
+
+    def collect(self) -> Iterator[Metric]:
+        """For Prometheus."""
+        requests = CounterMetricFamily("taskstore_requests", "Requests answered", labels=("method", "outcome"))
+        for labels, count in self._counts.items():
+            requests.add_metric(labels, count)
+        yield requests
+        latency = HistogramMetricFamily("taskstore_request_seconds", "From a request's turn to its answer",
+                                        labels=("method",))
+        for method, times in self._times.items():
+            sums = list(accumulate(times[:-1]))
+            buckets = [(str(bound), count) for bound, count in zip((*_FAST, "+Inf"), sums, strict=True)]
+            latency.add_metric((method,), buckets, times[-1])
+        yield latency
+
+
+class Metrics:
+    """Counters of one daemon, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.started = time.time()
+        self.requests = Tally()
+        self.registry.register(self.requests)
+        self.group = Histogram("taskstore_commit_requests", "Requests that shared one commit",
+                               buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512), registry=self.registry)
+        self.commit = Histogram("taskstore_commit_seconds", "A commit: lock, fdatasync, logs and cache",
+                                buckets=_FAST, registry=self.registry)
+        self.sync = Histogram("taskstore_sync_seconds", "Reading logs that somebody else changed", buckets=_FAST,
+                              registry=self.registry)
+        self.change_lag = Histogram("taskstore_change_lag_seconds", "From a change of a file to the cache and feed",
+                                    buckets=_FAST, registry=self.registry)
+        self.connections = Gauge("taskstore_connections", "Open connections", registry=self.registry)
+        self.subscribers = Gauge("taskstore_subscribers", "Subscriptions to changes", registry=self.registry)
+        self.resyncs = Counter("taskstore_resyncs", "Subscribers that were too slow and must look anew",
+                               registry=self.registry)
+        self.waiting = Gauge("taskstore_writes_waiting", "Writes that are not yet durable", registry=self.registry)
+        self.oldest = Gauge("taskstore_oldest_write_seconds", "Age of the oldest of them", registry=self.registry)
+        self.memory = Gauge("taskstore_max_memory_bytes", "Largest resident size so far", registry=self.registry)
+
+    def text(self) -> str:
+        """Everything, in Prometheus' text format."""
+        self.memory.set(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        return generate_latest(self.registry).decode()

@@ -1,0 +1,163 @@
+"""The server: accepts connections of this user, and knows what the daemon has to say of itself."""
+
+import errno
+import logging
+import os
+import time
+
+import trio
+
+from taskstore_core import rpc
+from taskstore_core.paths import Paths
+from taskstore_core.sockets import peer_uid
+from taskstore_core.store import Store
+
+from .answer import all_methods, own_methods
+from .engine import Engine
+from .head import Head
+from .metrics import Metrics
+from .publisher import Publisher
+from .release import release
+from .session import Session
+from .subscriptions import Subscription
+from .watcher import Watcher
+
+log = logging.getLogger(__name__)
+
+_GRACE_S = 5
+# Errors of accept(2) that are about one connection, or pass when descriptors are freed (as trio's own server has it).
+_PASSING = {errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.EAGAIN}
+_CROWDED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+
+
+class Server:
+    """A store and all connections to it."""
+
+    def __init__(self, paths: Paths, socket_path: str, *, use_inotify: bool = True) -> None:
+        self.paths = paths
+        self.socket_path = socket_path
+        self.pid = os.getpid()
+        self.metrics = Metrics()
+        self.engine = Engine(Store(paths), self.metrics)
+        self.publisher = Publisher(self.engine, Head(paths))
+        self.watcher = Watcher(paths, self.engine, self.publisher, use_inotify=use_inotify)
+        self.methods = all_methods()
+        self.own = own_methods().keys()
+        self.stopping = trio.Event()
+        self.stopped = trio.Event()
+        self.reason = ""
+        self.last_busy = time.monotonic()
+        self._sessions: dict[Session, trio.CancelScope] = {}
+        self._started = time.time()
+
+    @property
+    def subscriptions(self) -> set[Subscription]:
+        """Everybody who is told of changes."""
+        return self.publisher.subscriptions
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is connected."""
+        return not self._sessions
+
+    def stop(self, reason: str) -> None:
+        """Have `run` end once what is in flight is answered."""
+        if not self.stopping.is_set():
+            self.reason = reason
+            self.stopping.set()
+
+    async def run(self, listener: trio.socket.SocketType,
+                  task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop`; `started` once connections are taken."""
+        async with trio.open_nursery() as background:
+            background.start_soon(self.engine.run)
+            background.start_soon(self.engine.settle)
+            background.start_soon(self.publisher.run)
+            background.start_soon(self.watcher.run)
+            async with trio.open_nursery() as connections:
+                connections.start_soon(self._accept, listener, connections)
+                task_status.started()
+                await self.stopping.wait()
+                log.info("leaving: %s", self.reason)
+                connections.cancel_scope.deadline = trio.current_time() + _GRACE_S
+                listener.close()
+                for session in self._sessions:
+                    session.close_soon()
+            self.engine.finish()
+            background.cancel_scope.cancel()
+        self.engine.close()
+        self.stopped.set()
+
+    async def _accept(self, listener: trio.socket.SocketType, nursery: trio.Nursery) -> None:
+        while not self.stopping.is_set():
+            try:
+                sock, _ = await listener.accept()
+            except trio.ClosedResourceError:
+                return
+            except OSError as error:
+                if error.errno in _CROWDED:
+                    log.warning("cannot take a connection now: %s", error.strerror)
+                    await trio.sleep(0.1)
+                elif error.errno not in _PASSING:
+                    if self.stopping.is_set():
+                        return
+                    raise
+                continue
+            nursery.start_soon(self._serve, sock)
+
+    async def _serve(self, sock: trio.socket.SocketType) -> None:
+        with sock:
+            if peer_uid(sock) != os.geteuid():
+                log.warning("refused a connection of another user")
+                return
+            if len(self._sessions) >= rpc.CONNECTIONS:
+                await _say(sock, rpc.error("null", rpc.INTERNAL_ERROR, f"{rpc.CONNECTIONS} connections are open",
+                                           {"kind": "busy", "retryable": True, "applied": "no"}))
+                return
+            session = Session(sock, self)
+            with trio.CancelScope() as scope:
+                self._sessions[session] = scope
+                try:
+                    await session.run()
+                finally:
+                    del self._sessions[session]
+                    self.last_busy = time.monotonic()
+
+    # What it says of itself
+
+    def greeting(self) -> dict[str, object]:
+        """The answer to `hello`."""
+        return {"protocol": rpc.PROTOCOL, "version": release(), "pid": self.pid, "epoch": self.epoch(),
+                "store": self.paths.directory, "capabilities": {"changes": True, "flush": True, "metrics": True},
+                "limits": rpc.LIMITS}
+
+    def epoch(self) -> str:
+        """The epoch of the cursors that are given now; "" before the cache was read."""
+        cursor = self.publisher.cursor
+        return cursor[0] if cursor is not None else ""
+
+    def status(self) -> dict[str, object]:
+        """The answer to `daemon.status`."""
+        return {"running": True, "pid": self.pid, "socket": self.socket_path, "version": release(),
+                "protocol": rpc.PROTOCOL, "store": self.paths.directory,
+                "uptime_s": round(time.time() - self._started, 3), "connections": len(self._sessions),
+                "subscribers": len(self.subscriptions), "requests": self.metrics.requests.total(),
+                "writes_waiting": self.engine.waiting,
+                "oldest_write_ms": round(self.engine.oldest_waiting_s() * 1000, 3),
+                "change_lag_ms": self.watcher.lag_ms, "watching": "inotify" if self.watcher.is_watching else "stat",
+                "read_only": self.engine.store.failure or None}
+
+    def metrics_text(self) -> str:
+        """The answer to `daemon.metrics`."""
+        self.metrics.connections.set(len(self._sessions))
+        self.metrics.subscribers.set(len(self.subscriptions))
+        self.metrics.waiting.set(self.engine.waiting)
+        self.metrics.oldest.set(self.engine.oldest_waiting_s())
+        return self.metrics.text()
+
+
+async def _say(sock: trio.socket.SocketType, data: bytes) -> None:
+    try:
+        await sock.send(data)
+    except OSError:
+        return
