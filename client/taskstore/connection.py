@@ -1,0 +1,111 @@
+"""A connection to a store that works with a daemon and without: whoever calls cannot tell, but for speed.
+
+A write that goes to a daemon carries an `op`, so that it can be sent again when the connection breaks, to a daemon
+or to the files, and still happens once.
+"""
+
+import os
+
+from taskstore_core.errors import UnsupportedVersionError
+from taskstore_core.methods import METHODS
+from taskstore_core.paths import Paths, discover, named
+
+from .remote import LostError, Remote, reach
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+    from .direct import Direct
+
+_TRIES = 3
+_MAX_REQUEST = 4 << 20  # characters; what is larger goes to the files, where no frame bounds it
+
+
+class Connection:
+    """A store, through the daemon where one answers, else by its files."""
+
+    def __init__(self, paths: Paths, *, daemon: bool = True, flush: bool = False) -> None:
+        """`daemon` False never asks one. With `flush` a write returns once its line is in the tracked file."""
+        self.paths = paths
+        self.flush = flush
+        self._daemon = daemon
+        self._remote: Remote | None = None
+        self._direct: Direct | None = None
+        self._looked = False
+
+    @classmethod
+    def open(cls, path: str = ".", *, directory: str | None = None, daemon: bool = True) -> "Self":
+        """The store of the repository that `path` lies in, or the one in `directory`; raises NoStoreError."""
+        from taskstore_core import layout
+
+        paths = named(directory) if directory is not None else discover(path)
+        layout.read_version(paths)
+        return cls(paths, daemon=daemon)
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        if self._remote is not None:
+            self._remote.close()
+            self._remote = None
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
+
+    @property
+    def remote(self) -> "Remote | None":
+        """The connection to the daemon, if one answers."""
+        if self._remote is None and self._daemon and not self._looked:
+            self._looked = True
+            try:
+                self._remote = reach(self.paths.directory)
+            except UnsupportedVersionError:
+                self._remote = None  # another release's: the files are the same, and so is what we do with them
+        return self._remote
+
+    @property
+    def direct(self) -> "Direct":
+        """Access by the files."""
+        if self._direct is None:
+            from taskstore_core.store import Store
+
+            from .direct import Direct
+
+            self._direct = Direct(Store(self.paths))
+        return self._direct
+
+    def call(self, method: str, parameters: "dict[str, object]") -> "Any":  # noqa: ANN401 - plain data, as JSON has it
+        """The answer of a method; raises its error."""
+        row = METHODS.get(method)
+        if self.remote is None:
+            return self.direct.call(method, parameters)
+        writes = row is not None and row.request is not None
+        if writes and row is not None and "op" in row.parameters and parameters.get("op") is None:
+            parameters = {**parameters, "op": os.urandom(9).hex()}
+        if method == "store.apply" and _is_large(parameters):
+            return self.direct.call(method, parameters)
+        return self._call(method, parameters, flush=writes and self.flush)
+
+    def _call(self, method: str, parameters: "dict[str, object]", *, flush: bool) -> "Any":  # noqa: ANN401
+        for _ in range(_TRIES):
+            remote = self.remote
+            if remote is None:
+                break
+            try:
+                return remote.call(method, {**parameters, "flush": True} if flush else parameters)
+            except LostError:
+                remote.close()
+                self._remote, self._looked = None, False
+        return self.direct.call(method, parameters)
+
+
+def _is_large(parameters: "dict[str, object]") -> bool:
+    from taskstore_core.plain import to_json
+
+    return len(to_json(parameters)) > _MAX_REQUEST

@@ -1,0 +1,177 @@
+"""Method calls carried out by a daemon: one connection to its socket.
+
+The standard library alone, so that a command starts fast. Answers come as the same plain data that direct access
+gives: records as the JSON text they have in the log.
+"""
+
+import json
+import os
+import socket
+
+from taskstore_core import errors, rpc
+from taskstore_core.methods import METHODS
+from taskstore_core.plain import Json
+from taskstore_core.sockets import is_private, peer_uid, socket_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from taskstore_core.errors import TaskStoreError
+
+GREETING_S = 2.0
+"""How long a daemon may take to greet; one that is stopped or stuck is passed by."""
+ANSWER_S = 60.0
+_READ = 1 << 16
+_KINDS: "dict[str, type[TaskStoreError]]" = {
+    kind.kind: kind for kind in (
+        errors.NotFoundError, errors.ExistsError, errors.ConflictError, errors.InvalidError, errors.NoStoreError,
+        errors.ReadOnlyError, errors.BusyError, errors.UnsupportedVersionError)}
+_NO_RECORD = {"id", "updated_at", "deleted", "changed"}
+"""The keys of what a deletion or an import is answered with."""
+_DECODER = json.JSONDecoder()
+
+
+class LostError(Exception):
+    """The daemon went away, before or after it did what it was asked to."""
+
+
+class Remote:
+    """A connection to a daemon."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Greet the daemon behind `sock`; raises LostError, UnsupportedVersionError."""
+        self._sock = sock
+        self._framer = rpc.Framer()
+        self._frames: list[bytes] = []
+        self._number = 0
+        self.greeting: dict[str, Any] = {}
+        sock.settimeout(GREETING_S)
+        self.greeting = self._result("hello", self._request(
+            "hello", {"protocol": [rpc.PROTOCOL, rpc.PROTOCOL], "client": "taskstore for Python"}))
+        sock.settimeout(ANSWER_S)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._sock.close()
+
+    def call(self, method: str, parameters: "dict[str, object]") -> "Any":  # noqa: ANN401 - plain data, as JSON has it
+        """The answer of a method; raises its error, or LostError."""
+        row = METHODS.get(method)
+        self._sock.settimeout(None if row is not None and row.waits else ANSWER_S)
+        return self._result(method, self._request(method, parameters))
+
+    def subscribe(self, kinds: "list[str] | None", where: "dict[str, object] | None", since: str | None,
+                  ) -> "dict[str, Any]":
+        """Begin to be told of changes: {subscription, cursor, fresh}."""
+        wanted: dict[str, object] = {"kinds": kinds, "where": where, "since": since}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        answer: dict[str, Any] = self.call("changes.subscribe", given)
+        return answer
+
+    def notifications(self) -> "Iterator[tuple[str, dict[str, Any]]]":
+        """What the daemon says of itself, as (method, parameters), for as long as it does; raises LostError."""
+        self._sock.settimeout(None)
+        while True:
+            message = json.loads(self._frame())
+            if "method" in message:
+                yield message["method"], message["params"]
+
+    def _request(self, method: str, parameters: "dict[str, object]") -> bytes:
+        self._number += 1
+        try:
+            self._sock.sendall(rpc.request(self._number, method, parameters))
+        except OSError as error:
+            raise LostError(str(error)) from None
+        return self._answer(b'{"jsonrpc":"2.0","id":%d,' % self._number)
+
+    def _answer(self, beginning: bytes) -> bytes:
+        """What follows the beginning of the frame that answers; notifications before it are let go."""
+        while True:
+            frame = self._frame()
+            if frame.startswith(beginning):
+                return frame[len(beginning):]
+            if frame.startswith(b'{"jsonrpc":"2.0","id":null,'):
+                raise LostError(frame.decode(errors="replace"))
+
+    def _frame(self) -> bytes:
+        while not self._frames:
+            try:
+                data = self._sock.recv(_READ)
+            except TimeoutError:
+                raise LostError("the daemon does not answer") from None
+            except OSError as error:
+                raise LostError(str(error)) from None
+            if not data:
+                raise LostError("the daemon closed the connection")
+            self._frames = self._framer.feed(data)
+            self._frames.reverse()
+        return self._frames.pop()
+
+    @staticmethod
+    def _result(method: str, rest: bytes) -> "Any":  # noqa: ANN401 - plain data, as JSON has it
+        text = rest.decode()
+        if text.startswith('"error":'):
+            raise error_of(json.loads("{" + text)["error"])
+        text = text.removeprefix('"result":').removesuffix("}")
+        for flushed in ("true", "false"):
+            text = text.removesuffix(f',"meta":{{"flushed":{flushed}}}')
+        row = METHODS.get(method)
+        return plain(row.answer if row is not None else "", text)
+
+
+def error_of(error: "dict[str, Any]") -> "TaskStoreError":
+    """The exception that an error of an answer stands for."""
+    data = error.get("data") or {}
+    kind = _KINDS.get(data.get("kind", ""), errors.InvalidError if error["code"] in {
+        rpc.INVALID_PARAMS, rpc.METHOD_NOT_FOUND} else errors.TaskStoreError)
+    made = kind(error["message"], hint=data.get("hint", ""), field=data.get("field"), applied=data.get("applied", "no"))
+    made.operation = data.get("operation")
+    return made
+
+
+def plain(answer: str, text: str) -> "Any":  # noqa: ANN401 - plain data, as JSON has it
+    """The JSON text of an answer as plain data, with records as the text they have."""
+    if answer in {"record", "claim", "completed"}:
+        return None if text == "null" else Json(text)
+    if answer in {"page", "items"} and text.startswith('{"items":['):
+        items, end = _split(text, len('{"items":['))
+        return {**json.loads('{"items":[' + text[end:]), "items": [one for one, _ in items]}
+    if answer == "results":
+        return [fields if fields.keys() <= _NO_RECORD else one for one, fields in _split(text, 1)[0]]
+    return json.loads(text)
+
+
+def _split(text: str, start: int) -> "tuple[list[tuple[Json, dict[str, Any]]], int]":
+    """The objects of an array whose first begins at `start`, as text and decoded, and where its bracket closes."""
+    items = []
+    while text[start] != "]":
+        fields, end = _DECODER.raw_decode(text, start)
+        items.append((Json(text[start:end]), fields))
+        start = end + (text[end] == ",")
+    return items, start
+
+
+def reach(directory: str) -> "Remote | None":
+    """A connection to the daemon of the store in `directory`; None where none answers.
+
+    A socket of another user's, or in a folder that others may enter, is passed by. Raises UnsupportedVersionError
+    for a daemon of another protocol.
+    """
+    path = socket_path(directory, os.environ)
+    if not is_private(os.path.dirname(path)):
+        return None
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(GREETING_S)
+        sock.connect(path)
+        if peer_uid(sock) == os.geteuid():
+            return Remote(sock)
+    except (OSError, LostError):
+        pass
+    except BaseException:
+        sock.close()
+        raise
+    sock.close()
+    return None
