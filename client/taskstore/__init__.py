@@ -37,11 +37,15 @@ if TYPE_CHECKING:
         Workflow,
     )
 
+    from .aio import AsyncStore, connect_async
+    from .events import BranchChanged, Changed, Resync
     from .library import Store, connect
     from .operations import Claim, Create, Delete, Import, Page, Restore, Update, Version
 
 _HOMES = {
     **dict.fromkeys(("Store", "connect"), "taskstore.library"),
+    **dict.fromkeys(("AsyncStore", "connect_async"), "taskstore.aio"),
+    **dict.fromkeys(("BranchChanged", "Changed", "Resync"), "taskstore.events"),
     **dict.fromkeys(("Claim", "Create", "Delete", "Import", "Page", "Restore", "Update", "Version"),
                     "taskstore.operations"),
     "now_ms": "taskstore_core.clock",
@@ -52,7 +56,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncStore",
+    "BranchChanged",
     "BusyError",
+    "Changed",
     "Claim",
     "ConflictError",
     "Create",
@@ -73,6 +80,7 @@ __all__ = [
     "Record",
     "RepoState",
     "Restore",
+    "Resync",
     "Store",
     "TaskSpec",
     "TaskSpecStatus",
@@ -82,6 +90,7 @@ __all__ = [
     "Version",
     "Workflow",
     "connect",
+    "connect_async",
     "now_ms",
 ]
 

@@ -59,6 +59,11 @@ class Connection:
             self._direct = None
 
     @property
+    def uses_daemon(self) -> bool:
+        """Whether a daemon is asked where one answers."""
+        return self._daemon
+
+    @property
     def remote(self) -> "Remote | None":
         """The connection to the daemon, if one answers."""
         if self._remote is None and self._daemon and not self._looked:
@@ -82,15 +87,11 @@ class Connection:
 
     def call(self, method: str, parameters: "dict[str, object]") -> "Any":  # noqa: ANN401 - plain data, as JSON has it
         """The answer of a method; raises its error."""
+        if self.remote is None or (method == "store.apply" and _is_large(parameters)):
+            return self.direct.call(method, parameters)
         row = METHODS.get(method)
-        if self.remote is None:
-            return self.direct.call(method, parameters)
         writes = row is not None and row.request is not None
-        if writes and row is not None and "op" in row.parameters and parameters.get("op") is None:
-            parameters = {**parameters, "op": os.urandom(9).hex()}
-        if method == "store.apply" and _is_large(parameters):
-            return self.direct.call(method, parameters)
-        return self._call(method, parameters, flush=writes and self.flush)
+        return self._call(method, prepared(method, parameters), flush=writes and self.flush)
 
     def _call(self, method: str, parameters: "dict[str, object]", *, flush: bool) -> "Any":  # noqa: ANN401
         for _ in range(_TRIES):
@@ -103,6 +104,14 @@ class Connection:
                 remote.close()
                 self._remote, self._looked = None, False
         return self.direct.call(method, parameters)
+
+
+def prepared(method: str, parameters: "dict[str, object]") -> "dict[str, object]":
+    """Parameters for a daemon: a write gets an `op` if it has none, so that it can be sent again."""
+    row = METHODS.get(method)
+    if row is None or row.request is None or "op" not in row.parameters or parameters.get("op") is not None:
+        return parameters
+    return {**parameters, "op": os.urandom(9).hex()}
 
 
 def _is_large(parameters: "dict[str, object]") -> bool:

@@ -1,28 +1,20 @@
-"""The typed library: a store that is asked in this process, and waits for the answer."""
+"""The typed library: calls carried out one after the other, each waited for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from taskstore_core.records import Dependency, Execution, Prd, RepoState, TaskSpec, Workflow
-from taskstore_core.store import Store as Engine
 
 from . import calls
 from .calls import Call, Named
-from .direct import Direct
+from .changes import Changes as PlainChanges
+from .connection import Connection
+from .events import BranchChanged, Changed, Resync, typed
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Connection(Protocol):
-    """What carries calls of methods out, and gives their answers as plain data."""
-
-    def call(self, method: str, parameters: dict[str, object]) -> Any:  # noqa: ANN401 - plain data, as JSON has it
-        """The answer of a method; raises its error."""
-
-    def close(self) -> None:
-        """Let go of everything."""
 
 
 def _method(make: Callable[P, Call[T]]) -> "Callable[Concatenate[Store, P], T]":
@@ -32,6 +24,21 @@ def _method(make: Callable[P, Call[T]]) -> "Callable[Concatenate[Store, P], T]":
         return store.run(make(*arguments, **named))
 
     return method
+
+
+class Changes:
+    """An iterator over `Changed`, `Resync` and `BranchChanged`; `cursor` is where it is."""
+
+    def __init__(self, changes: PlainChanges) -> None:
+        self._changes = changes
+
+    @property
+    def cursor(self) -> str:
+        """Given as `since` later, another goes on from here."""
+        return self._changes.cursor
+
+    def __iter__(self) -> Iterator[Changed | Resync | BranchChanged]:
+        return map(typed, self._changes)
 
 
 class Store:
@@ -46,7 +53,7 @@ class Store:
 
         Raises NoStoreError where there is none, UnsupportedVersionError for one of a newer release.
         """
-        return cls(Direct(Engine.open(path, directory=directory)))
+        return cls(Connection.open(path, directory=directory, daemon=False))
 
     def __enter__(self) -> Self:
         return self
@@ -61,6 +68,16 @@ class Store:
     def run(self, call: Call[T]) -> T:
         """Carry out a call."""
         return call.decode(self._connection.call(call.method, call.parameters))
+
+    @contextmanager
+    def changes(self, *, kinds: Sequence[str] | None = None, where: Mapping[str, object] | None = None,
+                since: str | None = None) -> "Iterator[Changes]":
+        """What changes from now on, or after the cursor `since`: an endless iterator.
+
+        `kinds` and `where` (as in `list`) say what to hear of. Raises InvalidError.
+        """
+        with PlainChanges(self._connection, kinds, None if where is None else dict(where), since) as changes:
+            yield Changes(changes)
 
     create = _method(calls.create)
     get = _method(calls.get)
@@ -122,9 +139,10 @@ class Store:
     list_repo_states = _method(Named(RepoState).list)
 
 
-def connect(path: str = ".", *, directory: str | None = None) -> Store:
-    """Open the store of the repository that `path` lies in, or the one in `directory`.
+def connect(path: str = ".", *, directory: str | None = None, daemon: bool = True) -> Store:
+    """The store of the repository that `path` lies in, or the one in `directory`.
 
-    Raises NoStoreError where there is none, UnsupportedVersionError for one of a newer release.
+    Through its daemon where one answers, unless `daemon` is False, else by its files: that changes the speed, and
+    nothing else. Raises NoStoreError where there is none, UnsupportedVersionError for one of a newer release.
     """
-    return Store.open(path, directory=directory)
+    return Store(Connection.open(path, directory=directory, daemon=daemon))

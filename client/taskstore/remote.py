@@ -48,7 +48,7 @@ class Remote:
         self._number = 0
         self.greeting: dict[str, Any] = {}
         sock.settimeout(GREETING_S)
-        self.greeting = self._result("hello", self._request(
+        self.greeting = result_of("hello", self._request(
             "hello", {"protocol": [rpc.PROTOCOL, rpc.PROTOCOL], "client": "taskstore for Python"}))
         sock.settimeout(ANSWER_S)
 
@@ -60,15 +60,7 @@ class Remote:
         """The answer of a method; raises its error, or LostError."""
         row = METHODS.get(method)
         self._sock.settimeout(None if row is not None and row.waits else ANSWER_S)
-        return self._result(method, self._request(method, parameters))
-
-    def subscribe(self, kinds: "list[str] | None", where: "dict[str, object] | None", since: str | None,
-                  ) -> "dict[str, Any]":
-        """Begin to be told of changes: {subscription, cursor, fresh}."""
-        wanted: dict[str, object] = {"kinds": kinds, "where": where, "since": since}
-        given = {name: value for name, value in wanted.items() if value is not None}
-        answer: dict[str, Any] = self.call("changes.subscribe", given)
-        return answer
+        return result_of(method, self._request(method, parameters))
 
     def notifications(self) -> "Iterator[tuple[str, dict[str, Any]]]":
         """What the daemon says of itself, as (method, parameters), for as long as it does; raises LostError."""
@@ -109,16 +101,17 @@ class Remote:
             self._frames.reverse()
         return self._frames.pop()
 
-    @staticmethod
-    def _result(method: str, rest: bytes) -> "Any":  # noqa: ANN401 - plain data, as JSON has it
-        text = rest.decode()
-        if text.startswith('"error":'):
-            raise error_of(json.loads("{" + text)["error"])
-        text = text.removeprefix('"result":').removesuffix("}")
-        for flushed in ("true", "false"):
-            text = text.removesuffix(f',"meta":{{"flushed":{flushed}}}')
-        row = METHODS.get(method)
-        return plain(row.answer if row is not None else "", text)
+
+def result_of(method: str, rest: bytes) -> "Any":  # noqa: ANN401 - plain data, as JSON has it
+    """The answer of a method as plain data, from what follows the id in its frame; raises the error it may be."""
+    text = rest.decode()
+    if text.startswith('"error":'):
+        raise error_of(json.loads("{" + text)["error"])
+    text = text.removeprefix('"result":').removesuffix("}")
+    for flushed in ("true", "false"):
+        text = text.removesuffix(f',"meta":{{"flushed":{flushed}}}')
+    row = METHODS.get(method)
+    return plain(row.answer if row is not None else "", text)
 
 
 def error_of(error: "dict[str, Any]") -> "TaskStoreError":
