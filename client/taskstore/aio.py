@@ -30,7 +30,7 @@ from .changes import PAUSE_S, REACH_EVERY
 from .connection import prepared
 from .direct import Direct
 from .events import BranchChanged, Changed, Resync, Tracker, typed
-from .remote import GREETING_S, LostError, result_of
+from .remote import GREETING_S, LostError, UnsendableError, encode, result_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,11 +86,12 @@ class _Link:
             raise LostError("the daemon closed the connection")
         self._number += 1
         number, event, answer = self._number, anyio.Event(), list[bytes]()
+        frame = encode(number, method, parameters)
         self._answers[number] = (event, answer)
         try:
             with anyio.CancelScope(shield=True):  # half of a frame would spoil the connection for the others
                 async with self._sending:
-                    await self._stream.send(rpc.request(number, method, parameters))
+                    await self._stream.send(frame)
             await event.wait()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             raise LostError(str(error)) from None
@@ -141,6 +142,8 @@ class AsyncStore:
                 return await link.call(method, parameters)
             except LostError:
                 continue
+            except UnsendableError:
+                break
         return await self._call_directly(method, parameters)
 
     async def _linked(self) -> _Link | None:

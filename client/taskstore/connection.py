@@ -10,7 +10,7 @@ from taskstore_core.errors import UnsupportedVersionError
 from taskstore_core.methods import METHODS
 from taskstore_core.paths import Paths, discover, named
 
-from .remote import LostError, Remote, reach
+from .remote import LostError, Remote, UnsendableError, reach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class Connection:
             except LostError:
                 remote.close()
                 self._remote, self._looked = None, False
+            except UnsendableError:
+                break
         return self.direct.call(method, parameters)
 
 

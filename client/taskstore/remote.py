@@ -37,6 +37,10 @@ class LostError(Exception):
     """The daemon went away, before or after it did what it was asked to."""
 
 
+class UnsendableError(Exception):
+    """The parameters are no JSON; direct access says which of them, and why."""
+
+
 class Remote:
     """A connection to a daemon."""
 
@@ -72,8 +76,9 @@ class Remote:
 
     def _request(self, method: str, parameters: "dict[str, object]") -> bytes:
         self._number += 1
+        frame = encode(self._number, method, parameters)
         try:
-            self._sock.sendall(rpc.request(self._number, method, parameters))
+            self._sock.sendall(frame)
         except OSError as error:
             raise LostError(str(error)) from None
         return self._answer(b'{"jsonrpc":"2.0","id":%d,' % self._number)
@@ -100,6 +105,14 @@ class Remote:
             self._frames = self._framer.feed(data)
             self._frames.reverse()
         return self._frames.pop()
+
+
+def encode(number: int, method: str, parameters: "dict[str, object]") -> bytes:
+    """The frame of a request; raises UnsendableError."""
+    try:
+        return rpc.request(number, method, parameters)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UnsendableError from error
 
 
 def result_of(method: str, rest: bytes) -> "Any":  # noqa: ANN401 - plain data, as JSON has it

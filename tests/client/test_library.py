@@ -1,5 +1,6 @@
 """The typed library: records go in with types and come out with types, and nothing of them is lost."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.daemons import running_daemon
 
 import taskstore
 from taskstore import (
@@ -32,6 +34,7 @@ from taskstore import (
     TaskStoreError,
     UnsupportedVersionError,
     Workflow,
+    connect,
     now_ms,
 )
 from taskstore_core.store import Store as Engine
@@ -57,18 +60,22 @@ BARE: list[Record] = [
 KINDS = [type(record) for record in FULL]
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An empty store."""
+@pytest.fixture(scope="module", params=["files", "daemon"])
+def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An empty store; every test runs without a daemon and with one."""
     engine, _ = Engine.create(os.fspath(tmp_path_factory.mktemp("library")))
     engine.close()
-    return engine.paths.directory
+    directory = engine.paths.directory
+    with contextlib.ExitStack() as stack:
+        if request.param == "daemon":
+            stack.enter_context(running_daemon(directory))
+        yield directory
 
 
 @pytest.fixture
 def store(directory: str) -> Iterator[Store]:
     """A store in which nothing is left of the tests before."""
-    with Store.open(directory=directory) as opened:
+    with connect(directory=directory) as opened:
         yield opened
         for kind in KINDS:
             for record in opened.list(kind):
@@ -192,7 +199,7 @@ def test_errors(store: Store) -> None:
         (lambda: store.update(Prd, "x", title=5), InvalidError, "title"),
         (lambda: store.update(Prd, "x", status="nope"), InvalidError, "status"),
         (lambda: store.update(RepoState, "x", repo_path="y"), InvalidError, "repo_path"),
-        (lambda: store.update(Prd, "x", op="1"), InvalidError, "op"),
+        (lambda: store.update(Prd, "x", op=""), InvalidError, "op"),
         (lambda: store.update(Prd, "x", z=float("nan")), InvalidError, "z"),
         (lambda: store.create(Prd(title="\ud800")), InvalidError, "title"),
         (lambda: store.create(Prd(title="T", review_passes=256)), InvalidError, "review_passes"),
