@@ -22,9 +22,9 @@ import apsw
 import pytest
 
 from taskstore_core import frames
+from taskstore_core.batch import Operation
 from taskstore_core.kinds import KINDS
 from taskstore_core.store import Store
-from taskstore_core.batch import Operation
 
 PATIENCE_S = 60.0
 _WITH_ID = tuple(kind.name for kind in KINDS.values() if kind.key == "id")

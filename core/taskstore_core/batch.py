@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from . import change
 from .clock import MAX_STAMP
 from .errors import ConflictError, InvalidError, TaskStoreError
+from .jsonl import parse_object
 from .kinds import LOGS, Kind
 from .plain import Json
 from .request import Request
@@ -108,13 +109,14 @@ def _row(view: "View", operation: Operation, fields: dict[str, object], known: "
         case "create":
             return change.create(kind, fields, known, view.mark())
         case "update":
-            return change.update(kind, key, fields, known, _stamp(operation), view.mark())
+            return change.update(kind, key, fields, known, _expected(operation), view.mark())
         case "delete":
-            return change.delete(kind, key, known, _stamp(operation), view.mark())
+            return change.delete(kind, key, known, _expected(operation), view.mark())
         case "import":
             return change.bring_in(kind, fields, known)
         case "restore":
-            return change.restore(kind, key, view.history(kind, key), known, fields.get("version"), view.mark())
+            version = _stamp("version", fields.get("version"))
+            return change.restore(kind, key, view.versions(kind, key), known, version, view.mark())
         case verb:
             raise InvalidError(f"there is no operation {verb!r}",
                                hint="operations: create, update, delete, import, restore", field="op")
@@ -125,14 +127,20 @@ def _follow_up(view: "View", operation: Operation, row: "Row") -> None:
     verb, fields = operation.verb, operation.fields
     if verb in {"create", "restore"} or (verb == "update" and "depends_on" in fields):
         refuse_cycle(view, row[0], needs_of(row[1:4]))
-    if verb == "delete" or (verb == "update" and fields.get("status", "running") != "running"):
+    status = parse_object(row[3]).get("status") if verb == "restore" else fields.get("status", "running")
+    if verb == "delete" or (verb in {"update", "restore"} and status != "running"):
         view.end_lease(row[0])
 
 
-def _stamp(operation: Operation) -> int | None:
-    stamp = operation.if_updated_at
-    if stamp is not None and (isinstance(stamp, bool) or not isinstance(stamp, int) or abs(stamp) > MAX_STAMP):
-        raise InvalidError(f"if_updated_at: not a stamp: {stamp!r}", field="if_updated_at")
+def _expected(operation: Operation) -> int | None:
+    return _stamp("if_updated_at", operation.if_updated_at)
+
+
+def _stamp(name: str, stamp: object) -> int | None:
+    if stamp is None:
+        return None
+    if isinstance(stamp, bool) or not isinstance(stamp, int) or abs(stamp) > MAX_STAMP:
+        raise InvalidError(f"{name}: not a stamp: {str(stamp)[:40]!r}", field=name)
     return stamp
 
 

@@ -11,7 +11,7 @@ import apsw
 
 from . import signature
 from .clock import now_ms
-from .jsonl import columns
+from .jsonl import columns, parse_object
 from .kinds import Kind
 from .schema import (
     APPLICATION_ID,
@@ -45,6 +45,7 @@ OP_KEY = '"op":'
 """What stands in every line that carries an `op`; cheaper to look for than to decode."""
 _FEED = 20_000  # changes that a subscriber may be behind
 _PAGE = 4096
+_DIGITS = 10  # of the number of an operation; Python refuses to convert some thousands of them
 _HASH_BYTES = 8  # of each line in a chunk
 _WAL_PAGES = 8000  # of SQLite's write-ahead log before it is folded in, which syncs the disk; its own default is 1000
 _BUSY_MS = 5000  # only a person's SQL tool can hold it: our own writers take turns by the store's lock
@@ -96,7 +97,7 @@ class OpLine:
         self.deleted = bool(deleted)
         self.raw = raw
         self.sum, _, number = op_sum.partition(".")
-        self.number = int(number) if number.isascii() and number.isdigit() else 0
+        self.number = int(number) if number.isascii() and number.isdigit() and len(number) < _DIGITS else 0
 
     def row(self) -> "Row":
         """Its index row, without the columns."""
@@ -214,12 +215,10 @@ class Cache:
         since = now_ms() - MEMORY_MS
         marked = [row for row in rows if OP_KEY in row[3] and row[1] > since]
         if marked:
-            import json
-
             self.db.execute("DELETE FROM ops WHERE version <= ?", (since,))
             self.db.executemany("INSERT OR REPLACE INTO ops VALUES(?,?,?,?,?,?,?)", (
                 (fields["op"], kind.log, *row[:3], str(fields.get("op_sum", "")), row[3])
-                for row in marked if isinstance((fields := json.loads(row[3])).get("op"), str)))
+                for row in marked if isinstance((fields := parse_object(row[3])).get("op"), str)))
 
     def drop_ops(self, kind: Kind, ids: "Iterable[str]") -> None:
         """Forget the lines with an `op` of these ids."""

@@ -5,7 +5,9 @@ import os
 import stat
 
 from . import layout
+from .errors import BusyError, ReadOnlyError
 from .kinds import LOGS
+from .lock import Lock
 from .paths import Paths
 from .problems import Problem, error, warning
 
@@ -31,12 +33,16 @@ def look(paths: Paths) -> "Iterator[Problem]":
 
 
 def mend(paths: Paths, found: list[Problem]) -> None:
-    """Make the files that are missing; nothing that is there is touched."""
+    """Make the files that are missing, and complete .gitignore; what cannot be mended stays as it is."""
     names = {problem.name for problem in found}
-    if "missing_file" in names and not paths.git_is_writing():
-        layout.create(paths)
-    if "not_ignored" in names:
-        layout.complete_ignored(paths)
+    try:
+        with Lock(paths.local("lock")):
+            if "missing_file" in names and not paths.git_is_writing():
+                layout.create(paths)
+            if "not_ignored" in names:
+                layout.complete_ignored(paths)
+    except (OSError, ReadOnlyError, BusyError):
+        return
 
 
 def _file(paths: Paths, name: str) -> "Iterator[Problem]":

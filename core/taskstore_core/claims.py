@@ -7,7 +7,8 @@ that the claimer is given is what proves it from then on.
 from collections.abc import Mapping
 
 from . import change, leases
-from .errors import ConflictError, NotFoundError
+from .errors import ConflictError, NotFoundError, check_text
+from .jsonl import parse_object
 from .plain import Json, with_keys
 from .ready import obstacle, ready, unblocked
 from .request import Request, check_number, check_word, lapsed, other_write
@@ -31,6 +32,9 @@ class Claim(Request):
         super().__init__(op)
         check_word("by", by)
         check_number("lease_ms", lease_ms, 1)
+        for name, text in (("id", id), ("prd_id", prd_id)):
+            if text is not None:
+                check_text(name, text)
         self.by = by
         self.id = id
         self.prd_id = prd_id
@@ -89,6 +93,8 @@ class Held(Request):
 
     def __init__(self, id: str, by: str, token: str, op: str | None = None) -> None:  # noqa: A002 - the name on the wire
         super().__init__(op)
+        for name, text in (("id", id), ("by", by), ("token", token)):
+            check_text(name, text)
         self.id = id
         self.by = by
         self.token = token
@@ -149,6 +155,9 @@ class Settle(Held):
 
     def replay(self, view: "View", lines: "list[OpLine]") -> "Result":
         """How it ended the first time."""
+        lease = view.lease(self.id)
+        if lease is not None and lease.token == self.token:  # killed between the log and the lease
+            view.end_lease(self.id)
         return self._answer(view, lines[0].raw)
 
     def _answer(self, view: "View", raw: str) -> "Result":
@@ -173,6 +182,7 @@ class Resolve(Request):
 
     def __init__(self, id: str, payload: str | None = None, op: str | None = None) -> None:  # noqa: A002
         super().__init__(op)
+        check_text("id", id)
         self.id = id
         self.payload = payload
 
@@ -182,8 +192,6 @@ class Resolve(Request):
 
     def decide(self, view: "View") -> "Result":
         """Set `resolved_at`, and the payload if there is one; raises ConflictError if somebody has."""
-        import json
-
         from .clock import now_ms
         from .kinds import KINDS
 
@@ -193,7 +201,7 @@ class Resolve(Request):
         if self.payload is not None:
             changes["payload"] = self.payload
         row = change.update(kind, self.id, changes, known, mark=view.mark())
-        if known is not None and json.loads(known[2]).get("resolved_at") is not None:
+        if known is not None and parse_object(known[2]).get("resolved_at") is not None:
             raise ConflictError(f"the dependency {self.id} is resolved already", hint="look at what it holds")
         view.put(kind, row)
         return Json(row[3])

@@ -182,6 +182,7 @@ class Keeper:
 
     def leveled(self) -> "tuple[Cache, Outbox]":
         """The cache, level with every log, and the outbox. Needs the lock."""
+        self._refuse_fork()
         if self._outbox is not None and self.is_fresh(KINDS.values()):
             self._outbox.refresh()
         if self._outbox is None or self._outbox.pending or not self.is_fresh(KINDS.values()):

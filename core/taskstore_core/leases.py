@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MS = 15 * 60 * 1000
 _BUSY_MS = 5000
+_DAMAGED = (apsw.NotADBError, apsw.CorruptError, apsw.SQLError)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases(
     spec TEXT PRIMARY KEY, holder TEXT, token TEXT, until INTEGER, boot TEXT, op TEXT, op_sum TEXT) WITHOUT ROWID;
@@ -94,7 +95,11 @@ class Leases:
         if not changes:
             return
         try:
-            self._apply(changes)
+            try:
+                self._apply(changes)
+            except _DAMAGED:  # in a place that opening it did not look at
+                self._discard()
+                self._apply(changes)
         except apsw.Error as error:
             self.close()
             raise ReadOnlyError(f"cannot write {self._path}: {error}", applied="unknown",
@@ -133,27 +138,30 @@ class Leases:
         if self._db is not None and there != self._identity:
             self.close()
         if self._db is None and there != signature.MISSING[:2]:
-            db = apsw.Connection(self._path)
-            db.set_busy_timeout(_BUSY_MS)
-            db.execute("PRAGMA synchronous=OFF")  # a power cut ends all leases, so it may take them
-            self._db, self._identity = db, there
+            self._db, self._identity = apsw.Connection(self._path), there
+            self._db.set_busy_timeout(_BUSY_MS)
+            self._db.execute("PRAGMA synchronous=OFF")  # a power cut ends all leases, so it may take them
         return self._db
 
     def _opened_to_write(self) -> apsw.Connection:
-        if self._opened() is None:
-            self._make()
         try:
             return self._checked()
-        except (apsw.NotADBError, apsw.CorruptError, apsw.SQLError):
-            self.close()
-            for suffix in ("-wal", "-shm", ""):
-                if os.path.exists(self._path + suffix):
-                    os.unlink(self._path + suffix)
-            self._make()
+        except _DAMAGED:
+            self._discard()
             return self._checked()
+
+    def _discard(self) -> None:
+        """Delete a damaged file: what runs counts as held from when it is next seen."""
+        self.close()
+        for suffix in ("-wal", "-shm", ""):
+            if os.path.exists(self._path + suffix):
+                os.unlink(self._path + suffix)
 
     def _checked(self) -> apsw.Connection:
         db = self._opened()
+        if db is None:
+            self._make()
+            db = self._opened()
         assert db is not None  # noqa: S101 - `_make` made it
         db.pragma("journal_mode", "wal")
         db.execute(_SCHEMA)

@@ -4,7 +4,9 @@ Ready is what is pending, or running with no live lease, with every need complet
 PRD that is not in the store blocks nothing; a need that is not there is not complete.
 """
 
-from .errors import BusyError, ReadOnlyError
+from .errors import BusyError, ReadOnlyError, check_text
+from .jsonl import parse_object
+from .kinds import KINDS
 from .view import SPEC
 
 TYPE_CHECKING = False
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .cache import Cache
+    from .change import Known
     from .store import Store
     from .view import View
 
@@ -28,6 +31,8 @@ def list_ready(store: "Store", prd_id: str | None = None, limit: int | None = No
 
     from .claims import Notice
 
+    if prd_id is not None:
+        check_text("prd_id", prd_id)
     view: View | None = None
 
     def ask(cache: "Cache") -> list[str]:
@@ -36,7 +41,7 @@ def list_ready(store: "Store", prd_id: str | None = None, limit: int | None = No
         return [raw for _, raw in islice(ready(view, prd_id), limit)]
 
     lines = store.ask(ask)
-    if view is not None and view.leases:
+    if view is not None and view.noticed:
         try:  # noqa: SIM105 - importing contextlib takes 3 ms
             store.run(Notice())
         except (ReadOnlyError, BusyError):
@@ -58,14 +63,42 @@ def ready(view: "View", prd_id: str | None = None) -> "Iterator[tuple[str, str]]
             view.notice(key)
     lapsed = [key for key in running if not view.is_held(key)]
     streams = [_stream(view, "s.status = 'pending'", [], prd_id)]
+    ours = _changed(view)
     if lapsed:
         import json
 
         streams.append(_stream(view, "s.id IN (SELECT value FROM json_each(?)) AND s.status = 'running'",
                                [json.dumps(lapsed)], prd_id))
-    for _, key, raw in heapq.merge(*streams):
-        if not view.touched(SPEC, key) and not view.is_held(key):
-            yield key, raw
+    unchanged = ((created_at, key, raw) for created_at, key, raw in heapq.merge(*streams)
+                 if not view.touched(SPEC, key) and key not in ours and not view.is_held(key))
+    for _, key, raw in heapq.merge(unchanged, _among(view, ours, prd_id)):
+        yield key, raw
+
+
+def _changed(view: "View") -> set[str]:
+    """The task specs of which the group may have changed whether they are ready; the cache does not know yet."""
+    specs = {key for key in view.all_touched(SPEC) if not view.is_granted(key)}
+    specs |= {spec for key in specs for spec in view.needed_by(key)}
+    for prd in view.all_touched(KINDS["prd"]):
+        before = view.cache.get(KINDS["prd"], prd)
+        if (_status_of(before) == "cancelled") != (_status(view, "prd", prd) == "cancelled"):
+            rows = view.cache.db.execute("SELECT id FROM task_specs_rows WHERE prd_id = ?", (prd,))
+            specs |= {spec for (spec,) in rows}
+    return specs
+
+
+def _among(view: "View", keys: "set[str]", prd_id: str | None) -> "list[tuple[int, str, str]]":
+    """(created_at, id, raw line) of those of `keys` that may be claimed, oldest first, as the group has made them."""
+    found = []
+    for key in keys:
+        known = view.get(SPEC, key)
+        if known is None or obstacle(view, key):
+            continue
+        spec = parse_object(known[2])
+        if prd_id is None or spec.get("prd_id") == prd_id:
+            created_at = spec.get("created_at")
+            found.append((created_at if isinstance(created_at, int) else 0, key, known[2]))
+    return sorted(found)
 
 
 def _stream(view: "View", which: str, values: "list[object]", prd_id: str | None) -> "Iterator[tuple[int, str, str]]":
@@ -82,7 +115,7 @@ def obstacle(view: "View", key: str) -> str:
     known = view.get(SPEC, key)
     if known is None or known[1]:
         return "it is not there"
-    spec = _columns(known[2])
+    spec = parse_object(known[2])
     status = spec.get("status")
     if status not in {"pending", "running"}:
         return f"its status is {status}"
@@ -101,7 +134,7 @@ def obstacle(view: "View", key: str) -> str:
 
 def unblocked(view: "View", key: str) -> list[str]:
     """The pending task specs that needed this one and may be claimed now."""
-    return sorted(spec for spec in view.cache.needed_by(key)
+    return sorted(spec for spec in view.needed_by(key)
                   if _status(view, "task_spec", spec) == "pending" and not obstacle(view, spec))
 
 
@@ -114,14 +147,8 @@ def _held(by: str, until: int) -> str:
 
 
 def _status(view: "View", kind: str, key: str) -> object:
-    from .kinds import KINDS
-
-    known = view.get(KINDS[kind], key)
-    return None if known is None or known[1] else _columns(known[2]).get("status")
+    return _status_of(view.get(KINDS[kind], key))
 
 
-def _columns(raw: str) -> dict[str, object]:
-    import json
-
-    fields: dict[str, object] = json.loads(raw)
-    return fields
+def _status_of(known: "Known") -> object:
+    return None if known is None or known[1] else parse_object(known[2]).get("status")

@@ -4,7 +4,6 @@ Whoever only reads does not import this: msgspec alone takes longer to start tha
 here knows live in `extra` and survive everything.
 """
 
-import json
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -12,6 +11,7 @@ import msgspec
 
 from .clock import MAX_STAMP
 from .errors import InvalidError
+from .jsonl import parse_object
 from .kinds import KINDS, Kind
 
 U8 = Annotated[int, msgspec.Meta(ge=0, le=2**8 - 1)]
@@ -179,7 +179,7 @@ def from_line(type_: type[RecordT], line: str) -> RecordT:
 
     Raises InvalidError, naming the field, for a line of another tool whose values are outside their types.
     """
-    values: dict[str, Any] = json.loads(line)
+    values: dict[str, Any] = parse_object(line)
     if type_ is Workflow and "awl_code" not in values and "content" in values:
         values["awl_code"] = values["content"]
     fields = FIELDS[type_.kind]

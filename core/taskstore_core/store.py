@@ -183,8 +183,9 @@ class Store:
 
         with self._keeper.lock(wait_s):
             cache, outbox = self._keeper.leveled()
-            outcomes = writer.decide(self.view(cache), requests)
-            sealed = writer.commit(self.paths, outbox, self._leases, outcomes)
+            view = self.view(cache)
+            outcomes = writer.decide(view, requests)
+            sealed = writer.commit(self.paths, outbox, self._leases, outcomes, view.noticed)
             if sealed is not None:
                 self._keeper.follow(sealed)
             return outcomes

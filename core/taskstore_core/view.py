@@ -7,6 +7,7 @@ it wrote to the view below, so that the next request of the group builds on it.
 from . import leases
 from .cache import Cache, OpLine
 from .errors import InvalidError
+from .jsonl import parse_object
 from .kinds import KINDS, Kind
 
 TYPE_CHECKING = False
@@ -34,7 +35,10 @@ class Written:
 
 
 class View:
-    """State as one request sees it. `written` are its lines, in order; `leases` what it does to leases."""
+    """State as one request sees it. `written` are its lines, in order; `leases` what it does to leases.
+
+    `noticed` are the leases of nobody that this group has begun: they stay even where their request fails.
+    """
 
     def __init__(self, cache: Cache, held: "Leases", history: "History", below: "View | None" = None) -> None:
         self.cache = cache
@@ -46,6 +50,7 @@ class View:
         self.sum = ""
         self.number = 0  # of the operation within the request
         self.below = below
+        self.noticed: dict[str, Lease] = {} if below is None else below.noticed
         self.rows: dict[tuple[str, str], Known] = {}
         self.needed: set[str] = set()
         self.op_lines: list[OpLine] = []
@@ -62,6 +67,7 @@ class View:
         self.needed |= view.needed
         self.op_lines += view.op_lines
         self.leases.update(view.leases)
+        self.written += view.written
 
     def get(self, kind: Kind, key: str) -> "Known":
         """(version, deleted, raw line) of an id, tombstones included; None where there never was one."""
@@ -75,6 +81,16 @@ class View:
     def touched(self, kind: Kind, key: str) -> bool:
         """Whether this group writes to an id."""
         return any((kind.name, key) in view.rows for view in self._views())
+
+    def all_touched(self, kind: Kind) -> set[str]:
+        """The ids of a kind that this group writes to."""
+        return {key for view in self._views() for name, key in view.rows if name == kind.name}
+
+    def versions(self, kind: Kind, key: str) -> list[str]:
+        """The lines of an id, oldest first: those in its log, and those that this group writes."""
+        ours = [written.raw for view in reversed(list(self._views())) for written in view.written
+                if written.changed and (written.kind, written.key) == (kind, key)]
+        return self.history(kind, key) + ours
 
     def put(self, kind: Kind, row: "Row") -> Written:
         """Have a line written."""
@@ -105,7 +121,11 @@ class View:
         for view in self._views():
             if spec in view.leases:
                 return view.leases[spec]
-        return self.held.get(spec)
+        return self.noticed.get(spec) or self.held.get(spec)
+
+    def is_granted(self, spec: str) -> bool:
+        """Whether this group has given a lease on a task spec, and not ended it."""
+        return next((view.leases[spec] is not None for view in self._views() if spec in view.leases), False)
 
     def lease_of_op(self, op: str) -> "Lease | None":
         """The lease that a claim with this `op` was given, if it has not passed on."""
@@ -126,11 +146,18 @@ class View:
 
     def notice(self, spec: str) -> None:
         """Count a running task spec that nobody is known to hold as held, for the default time from now."""
-        self.leases[spec] = leases.unknown(spec)
+        self.noticed[spec] = leases.unknown(spec)
 
     def needs(self, spec: str) -> list[str]:
         """The task specs that must be complete before this one."""
         return needs_of(self.get(SPEC, spec)) if self.touched(SPEC, spec) else self.cache.needs(spec)
+
+    def needed_by(self, spec: str) -> set[str]:
+        """The live task specs that depend on this one."""
+        found = {key for key in self.cache.needed_by(spec) if not self.touched(SPEC, key)}
+        if any(spec in view.needed for view in self._views()):
+            found |= {key for key in self.all_touched(SPEC) if spec in needs_of(self.get(SPEC, key))}
+        return found
 
     def is_needed(self, spec: str) -> bool:
         """Whether any task spec may need this one."""
@@ -147,9 +174,7 @@ def needs_of(known: "Known") -> list[str]:
     """What a version of a task spec depends on."""
     if known is None or known[1] or '"depends_on":' not in known[2]:
         return []
-    import json
-
-    needs = json.loads(known[2]).get("depends_on")
+    needs = parse_object(known[2]).get("depends_on")
     return [need for need in (needs if isinstance(needs, list) else [needs]) if isinstance(need, str)]
 
 

@@ -1,8 +1,8 @@
 """Waiting for a dependency without a daemon: look whenever a file may have changed."""
 
-import json
 import time
 
+from .jsonl import parse_object
 from .plain import Json
 from .request import check_number
 from .store import Store
@@ -17,7 +17,7 @@ def wait(store: Store, key: str, timeout_ms: int | None = None) -> Json:
     deadline = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
     while True:
         line = store.get("dependency", key)
-        if json.loads(line).get("resolved_at") is not None:
+        if parse_object(line).get("resolved_at") is not None:
             return Json(line)
         left = _PAUSE_S if deadline is None else min(_PAUSE_S, deadline - time.monotonic())
         if left <= 0:

@@ -5,7 +5,7 @@
 The requests of a group fail one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .drain import DrainError, drain, open_log
 from .errors import ReadOnlyError, TaskStoreError
@@ -37,13 +37,15 @@ def decide(view: View, requests: Sequence[Request]) -> "list[Outcome | TaskStore
     return outcomes
 
 
-def commit(paths: Paths, outbox: Outbox, held: "Leases", outcomes: "Outcomes") -> "Sealed | None":
+def commit(
+    paths: Paths, outbox: Outbox, held: "Leases", outcomes: "Outcomes", noticed: "Mapping[str, Lease]",
+) -> "Sealed | None":
     """Make what was decided durable and put it into the logs; None where there was no line. Needs the lock.
 
     Raises ReadOnlyError, BusyError: nothing was written, unless `applied` says "unknown".
     """
     done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
-    changes = _lease_changes(done)
+    changes = {**noticed, **_lease_changes(done)}
     groups = [[(written.kind.log, written.raw) for written in outcome.written if written.changed] for outcome in done]
     groups = [group for group in groups if group]
     if changes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from taskstore_core import query
+from taskstore_core.batch import Operation
 from taskstore_core.cache import Cache, open_cache
 from taskstore_core.kinds import KINDS, Kind
 from taskstore_core.lock import Lock
@@ -22,7 +23,6 @@ from taskstore_core.outbox import Outbox
 from taskstore_core.paths import discover
 from taskstore_core.schema import APPLICATION_ID, VERSION
 from taskstore_core.store import Store
-from taskstore_core.batch import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taskstore_core.batch import Operation
 from taskstore_core.errors import InvalidError, NotFoundError, ReadOnlyError
 from taskstore_core.kinds import KINDS, LOGS
 from taskstore_core.methods import dispatch
 from taskstore_core.records import Workflow, from_line
 from taskstore_core.store import Store
-from taskstore_core.batch import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

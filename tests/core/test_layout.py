@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from taskstore_core import layout
+from taskstore_core.batch import Operation
 from taskstore_core.errors import NoStoreError, ReadOnlyError, TaskStoreError, UnsupportedVersionError
 from taskstore_core.kinds import KINDS
 from taskstore_core.lock import Lock
 from taskstore_core.paths import Paths, discover
 from taskstore_core.store import Store
-from taskstore_core.batch import Operation
 
 CREATE = Operation("create", KINDS["prd"], {"id": "a", "title": "t"})
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from taskstore_core.batch import Operation
 from taskstore_core.errors import NoStoreError
 from taskstore_core.kinds import KINDS
 from taskstore_core.paths import STORE, Paths, discover, named
 from taskstore_core.store import Store
-from taskstore_core.batch import Operation
 
 NAME = "-a b 'ä\"\t日本$x"
 """Whatever breaks careless programs, in one name."""

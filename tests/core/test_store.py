@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskstore_core import frames
+from taskstore_core.batch import Batch, Operation
 from taskstore_core.errors import (
     ConflictError,
     ExistsError,
@@ -27,8 +28,8 @@ from taskstore_core.errors import (
 )
 from taskstore_core.kinds import KINDS
 from taskstore_core.paths import Paths
+from taskstore_core.request import Outcome
 from taskstore_core.store import Store
-from taskstore_core.batch import Operation
 from taskstore_core.view import Written
 
 Fields = dict[str, Any]
@@ -96,6 +97,11 @@ def files(paths: Paths) -> dict[str, bytes]:
 def lines(store: Store, log: str = "prds.jsonl") -> list[bytes]:
     with open(store.paths.file(log), "rb") as file:
         return file.read().splitlines()
+
+
+def done(outcomes: list[Outcome | TaskStoreError]) -> list[Outcome]:
+    """The outcomes of the requests that succeeded."""
+    return [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
 
 
 def ids(found: tuple[list[str], str | None]) -> list[str]:
@@ -319,7 +325,7 @@ def test_nothing_to_do(store: Store) -> None:
     before = files(store.paths)
     assert store.apply([]) == []
     assert store.commit([]) == []
-    assert store.commit([[], []]) == [[], []]
+    assert [outcome.written for outcome in done(store.commit([Batch([]), Batch([])]))] == [[], []]
     assert files(store.paths) == before
 
 
@@ -327,25 +333,27 @@ def test_a_group(store: Store) -> None:
     """The requests of a group fail and succeed one by one, each whole, and see those before them that succeeded."""
     store.apply([create("x")])
     outcomes = store.commit([
-        [create("a"), update("x", title="U")],
-        [create("b"), create("a")],
-        [create("b"), Operation("create", EXECUTION, {"id": "e", **LEAST["execution"]})],
-        [delete("a"), update("nope")],
-        [update("a", title="A2")],
+        Batch([create("a"), update("x", title="U")]),
+        Batch([create("b"), create("a")]),
+        Batch([create("b"), Operation("create", EXECUTION, {"id": "e", **LEAST["execution"]})]),
+        Batch([delete("a"), update("nope")]),
+        Batch([update("a", title="A2")], single=True),
     ])
-    kinds = [type(outcome) for outcome in outcomes]
-    assert kinds == [list, ExistsError, list, NotFoundError, list]
-    assert [[one.key for one in outcome] for outcome in outcomes if isinstance(outcome, list)] == [
-        ["a", "x"], ["b", "e"], ["a"]]
+    assert [type(outcome) for outcome in outcomes] == [Outcome, ExistsError, Outcome, NotFoundError, Outcome]
+    assert [outcome.operation for outcome in outcomes if isinstance(outcome, TaskStoreError)] == [1, 1]
+    assert [[one.key for one in outcome.written] for outcome in done(outcomes)] == [["a", "x"], ["b", "e"], ["a"]]
+    assert [outcome.result for outcome in done(outcomes)] == [
+        [outcome.written[0].raw, outcome.written[1].raw] for outcome in done(outcomes)[:2]] + [store.get("prd", "a")]
+    assert all(not outcome.leases for outcome in done(outcomes))
     assert {loads(line)["id"]: loads(line)["title"] for line in store.find("prd")[0]} == {"x": "U", "a": "A2", "b": "T"}
     assert loads(store.get("execution", "e"))["status"] == "running"
-    assert all(isinstance(one, Written) for outcome in outcomes if isinstance(outcome, list) for one in outcome)
+    assert all(isinstance(one, Written) for outcome in done(outcomes) for one in outcome.written)
 
 
 def test_an_id_that_is_no_text_in_a_group(store: Store) -> None:
     """A request with half of a surrogate pair for an id fails alone."""
-    outcomes = store.commit([[create("a")], [create("\ud800")], [create("b")]])
-    assert [type(outcome) for outcome in outcomes] == [list, InvalidError, list]
+    outcomes = store.commit([Batch([create("a")]), Batch([create("\ud800")]), Batch([create("b")])])
+    assert [type(outcome) for outcome in outcomes] == [Outcome, InvalidError, Outcome]
 
 
 def test_a_group_costs_one_sync(store: Store, tmp_path: Path) -> None:
@@ -360,7 +368,8 @@ def test_a_group_costs_one_sync(store: Store, tmp_path: Path) -> None:
         from taskstore_core import store as module
         from taskstore_core.errors import NotFoundError
         from taskstore_core.kinds import KINDS
-        from taskstore_core.batch import Operation
+        from taskstore_core.batch import Batch, Operation
+        from taskstore_core.request import Outcome
         for each in list(sys.modules.values()):
             if hasattr(each, "_SETTLE_MS"):
                 each._SETTLE_MS = 10**9  # the logs' own syncs may lag, and do so here
@@ -369,11 +378,11 @@ def test_a_group_costs_one_sync(store: Store, tmp_path: Path) -> None:
         with module.Store.open(directory=sys.argv[1]) as store:
             store.apply([create("warm")])
             os.chdir("/")
-            outcomes = store.commit([[create(f"g{n}"), Operation("create", KINDS["workflow"], {"name": "N"})]
-                                     for n in range(20)] + [[create("x")]])
+            outcomes = store.commit([Batch([create(f"g{n}"), Operation("create", KINDS["workflow"], {"name": "N"})])
+                                     for n in range(20)] + [Batch([create("x")])])
             os.chdir("/")
-            print([isinstance(outcome, list) for outcome in outcomes].count(True), type(outcomes[-1]).__name__)
-            store.commit([[create("x")]])
+            print([isinstance(outcome, Outcome) for outcome in outcomes].count(True), type(outcomes[-1]).__name__)
+            store.commit([Batch([create("x")])])
             os.chdir("/")
     """
     wrapper = ("strace", "-f", "-y", "-e", "trace=fdatasync,fsync,sync_file_range,chdir", "-o", trace)
@@ -405,9 +414,12 @@ def test_prefixes(store: Store) -> None:
     store.apply([delete("gone1"), delete("gone2")])
     for key, found in {"abc": "abc", "abcd": "abcd", "abx": "abx", "b": "b", "w%": "w%_x", "ü": "ü1"}.items():
         assert loads(store.get("prd", key))["id"] == found
-    for key in ("c", "abcde", "gone", "gone1", "B", "%", "w_", "", "bb"):
+    for key in ("c", "abcde", "gone", "B", "%", "w_", "", "bb"):
         with pytest.raises(NotFoundError, match="there is no PRD"):
             store.get("prd", key)
+    with pytest.raises(NotFoundError, match="the PRD gone1 was deleted") as caught:
+        store.get("prd", "gone1")
+    assert caught.value.hint
     with pytest.raises(NotFoundError, match=r"several PRDs begin with ab: abc, abcd, abx$") as caught:
         store.get("prd", "ab")
     assert caught.value.hint
@@ -670,7 +682,7 @@ def test_a_fork_is_refused(store: Store) -> None:
         from taskstore_core.errors import InvalidError
         from taskstore_core.kinds import KINDS
         from taskstore_core.store import Store
-        from taskstore_core.batch import Operation
+        from taskstore_core.batch import Batch, Operation
         def create(key):
             return Operation("create", KINDS["prd"], {"id": key, "title": "T"})
         store = Store.open(directory=sys.argv[1])
@@ -679,7 +691,7 @@ def test_a_fork_is_refused(store: Store) -> None:
         if not child:
             refused = 0
             for attempt in (lambda: store.get("prd", "x"), lambda: store.apply([create("y")]), store.stats,
-                            store.sync, lambda: store.find("prd"), lambda: store.commit([[create("z")]])):
+                            store.sync, lambda: store.find("prd"), lambda: store.commit([Batch([create("z")])])):
                 try:
                     attempt()
                 except InvalidError as error:

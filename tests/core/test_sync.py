@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskstore_core import chunks, difference, jsonl, signature, source, sync
+from taskstore_core.batch import Operation
 from taskstore_core.cache import Cache, Checkpoint
 from taskstore_core.jsonl import index_or_error
 from taskstore_core.kinds import KINDS, Kind
@@ -22,7 +23,6 @@ from taskstore_core.log import Log
 from taskstore_core.source import Source
 from taskstore_core.store import Store
 from taskstore_core.sync import sync_log
-from taskstore_core.batch import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,12 +12,12 @@ import apsw
 import pytest
 
 from taskstore_core import ledger, outbox
+from taskstore_core.batch import Operation
 from taskstore_core.errors import NotFoundError
 from taskstore_core.kinds import KINDS
 from taskstore_core.lock import Lock
 from taskstore_core.paths import discover, named
 from taskstore_core.store import Store
-from taskstore_core.batch import Operation
 
 PRD = KINDS["prd"]
 
