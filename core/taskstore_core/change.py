@@ -4,13 +4,14 @@ The rules of the format stand here: defaults, stamps, `completed_at`, what may f
 newest known version of the id, tombstones included, and gives the index row of the line to append.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 from . import records, validation
 from .clock import next_stamp
 from .errors import ConflictError, ExistsError, InvalidError, NotFoundError
-from .jsonl import BadLineError, index_line
-from .kinds import Kind
+from .jsonl import BadLineError, bulk_indexer
+from .kinds import KINDS, Kind
 from .records import RESERVED
 
 TYPE_CHECKING = False
@@ -137,7 +138,7 @@ def _refuse_reserved(fields: Mapping[str, object]) -> None:
 
 def _line(kind: Kind, record: Mapping[str, object]) -> "Row":
     validation.check_values(kind, record)
-    return _row(kind, validation.encode(kind, _raw(record)))
+    return _row(kind, validation.encode(kind, record))
 
 
 def _raw(fields: Mapping[str, object]) -> "dict[str, validation.RawValue]":
@@ -154,10 +155,14 @@ def _unreserved(line: str) -> "dict[str, validation.RawValue]":
 
 def _row(kind: Kind, line: str) -> "Row":
     """The index row of a line we made, read the way every reader will."""
-    try:
-        row = index_line(kind, line.encode())
-    except BadLineError as error:
-        raise InvalidError(f"{kind.title}: {error}") from None
+    (row,) = _indexer(kind.name)([line.encode()])
+    if isinstance(row, BadLineError):
+        raise InvalidError(f"{kind.title}: {row}")
     if row is None:
         raise InvalidError(f"{kind.title}: an empty record")
     return row
+
+
+@cache
+def _indexer(name: str) -> "Callable[[Sequence[bytes]], list[Row | BadLineError | None]]":
+    return bulk_indexer(KINDS[name])

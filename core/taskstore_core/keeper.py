@@ -183,9 +183,10 @@ class Keeper:
     def leveled(self) -> "tuple[Cache, Outbox]":
         """The cache, level with every log, and the outbox. Needs the lock."""
         self._refuse_fork()
-        if self._outbox is not None and self.is_fresh(KINDS.values()):
+        fresh = self._outbox is not None and self.is_fresh(KINDS.values())
+        if self._outbox is not None:
             self._outbox.refresh()
-        if self._outbox is None or self._outbox.pending or not self.is_fresh(KINDS.values()):
+        if not fresh or self._outbox is None or self._outbox.pending:
             self.level()
             if self._cache is not None and self._cache.path:
                 self._pulse.note(self._cache, KINDS.values())

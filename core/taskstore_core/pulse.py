@@ -76,14 +76,23 @@ class Pulse:
 
     def holds(self, kinds: "Iterable[Kind]") -> bool:
         """Whether the cache is level for `kinds` still."""
-        if self._end < 0 or self._version is None:
-            return False
-        for kind in kinds:
-            known = self._signatures.get(kind.name)
-            if known is None or signature.look(self._logs[kind.name]) != known:
-                return False
-        return (signature.look(self._version_path) == self._version
+        return (self._end >= 0 and self._version is not None and self._same_logs(kinds)
+                and signature.look(self._version_path) == self._version
                 and signature.look(self._outbox_path)[:2] == self._outbox and self._nothing_new())
+
+    def _same_logs(self, kinds: "Iterable[Kind]") -> bool:
+        stat, signatures, logs = os.stat, self._signatures, self._logs
+        for kind in kinds:
+            known = signatures.get(kind.name)
+            try:
+                there = stat(logs[kind.name])
+            except FileNotFoundError:
+                if known != signature.MISSING:
+                    return False
+                continue
+            if (there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns) != known:
+                return False
+        return True
 
     def _nothing_new(self) -> bool:
         data = os.pread(self._fd, _GLANCE, self._end)

@@ -21,14 +21,18 @@ MAX_ID = 256
 
 def check_values(kind: Kind, values: Mapping[str, object]) -> None:
     """Raise InvalidError, naming the field, for a value that may not be written. Unknown fields need only be JSON."""
+    fields = FIELDS[kind.name]
     for name, value in values.items():
-        check_text(name, name)
-        known = FIELDS[kind.name].get(name)
-        if known is not None:
+        known = fields.get(name)
+        if known is None:
+            check_text(name, name)
+        else:
             try:
                 msgspec.convert(value, known.type)
             except msgspec.ValidationError as error:
                 raise InvalidError(f"{name}: {_expected(kind, name, value) or reworded(error)}", field=name) from None
+        if type(value) is str and value.isascii():  # most of them
+            continue
         _check_json(name, value, 1)
     if kind.key in values:
         check_id(kind, values[kind.key])
@@ -53,7 +57,7 @@ def check_id(kind: Kind, key: object) -> None:
         raise InvalidError(f"{kind.key}: {key[:80]!r} holds control characters", field=kind.key)
 
 
-def encode(kind: Kind, raw: Mapping[str, RawValue]) -> str:
+def encode(kind: Kind, raw: Mapping[str, object]) -> str:
     """The line for a record, its keys in the order of the format; raises InvalidError over MAX_RECORD bytes."""
     names = [*kind.fields, *kind.optional_keys]
     ordered = {**{name: raw[name] for name in names if name in raw}, **raw}

@@ -1,0 +1,203 @@
+"""What a call through the daemon costs, against a server of the same kind that only echoes lines.
+
+Clients are plain sockets in this process, so that both servers are asked in the same way.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+
+from measure import Row
+
+from taskstore_core.sockets import socket_path
+from taskstore_core.store import Store
+
+ECHO = """
+import os, socket, sys, trio
+
+async def serve(sock):
+    with sock:
+        rest = b""
+        while data := await sock.recv(65536):
+            lines = (rest + data).split(b"\\n")
+            rest = lines.pop()
+            await sock.send(b"".join(line + b"\\n" for line in lines))
+
+async def main():
+    listener = trio.socket.socket(socket.AF_UNIX)
+    await listener.bind(sys.argv[1])
+    listener.listen(256)
+    os.write(int(sys.argv[2]), b"ready\\n")
+    async with trio.open_nursery() as nursery:
+        while True:
+            sock, _ = await listener.accept()
+            nursery.start_soon(serve, sock)
+
+trio.run(main)
+"""
+CLIENTS = 32
+_ROUNDS = 2000
+_SECONDS = 2.0
+
+
+class Line:
+    """A connection that asks one line and waits for one."""
+
+    def __init__(self, path: str) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(path)
+        self._file = self.sock.makefile("rb")
+
+    def ask(self, line: bytes) -> bytes:
+        """The line that answers."""
+        self.sock.sendall(line)
+        return self._file.readline()
+
+    def ask_all(self, line: bytes, count: int) -> None:
+        """Send many in one go, and wait for all answers."""
+        self.sock.sendall(line * count)
+        for _ in range(count):
+            self._file.readline()
+
+    def close(self) -> None:
+        """End it."""
+        self._file.close()
+        self.sock.close()
+
+
+@contextlib.contextmanager
+def server(*command: str) -> Iterator[None]:
+    """A server process that says when it is ready on the descriptor whose number ends its command."""
+    ours, theirs = os.pipe()
+    with subprocess.Popen([sys.executable, *command, str(theirs)], pass_fds=[theirs]) as process:
+        os.close(theirs)
+        with open(ours, "rb") as ready:
+            ready.readline()
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def request(method: str, **parameters: object) -> bytes:
+    """The frame of a call."""
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}).encode() + b"\n"
+
+
+def p50_ms(function: Callable[[], object], rounds: int = _ROUNDS) -> float:
+    """Median time of a call."""
+    times = []
+    for turn in range(rounds + rounds // 10):
+        began = time.perf_counter()
+        function()
+        if turn >= rounds // 10:
+            times.append(time.perf_counter() - began)
+    return median(times) * 1000
+
+
+def per_second(path: str, line: bytes, clients: int = CLIENTS, seconds: float = _SECONDS) -> float:
+    """Answers a second that so many clients get, each asking again as soon as it is answered."""
+    selector = selectors.DefaultSelector()
+    socks = []
+    for _ in range(clients):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        selector.register(sock, selectors.EVENT_READ)
+        socks.append(sock)
+    for sock in socks:
+        sock.sendall(line)
+    count, end = 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for key, _ in selector.select():
+            sock = key.fileobj
+            assert isinstance(sock, socket.socket)
+            if sock.recv(65536).endswith(b"\n"):
+                count += 1
+                sock.sendall(line)
+    for sock in socks:
+        sock.close()
+    selector.close()
+    return count / seconds
+
+
+def pushed_ms(path: str, log: str, rounds: int = 200) -> float:
+    """Median time from an append by somebody else to a subscriber hearing of it."""
+    line = Line(path)
+    line.ask(request("changes.subscribe"))
+    times = []
+    for number in range(rounds):
+        record = json.dumps({"id": f"pushed-{number}", "title": "T", "description": "", "created_at": 1,
+                             "updated_at": int(time.time() * 1000), "status": "draft", "review_passes": 0,
+                             "content": ""})
+        time.sleep(0.03)
+        began = time.perf_counter()
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(record + "\n")
+        line._file.readline()  # noqa: SLF001 - its own helper
+        times.append(time.perf_counter() - began)
+    line.close()
+    return median(times) * 1000
+
+
+def fdatasync_ms(folder: str) -> float:
+    """Median time of one append and fdatasync."""
+    fd = os.open(f"{folder}/plain", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+
+    def sync() -> None:
+        os.write(fd, b"x" * 300 + b"\n")
+        os.fdatasync(fd)
+
+    try:
+        return p50_ms(sync, 500)
+    finally:
+        os.close(fd)
+
+
+def run() -> list[Row]:
+    """Every figure of the daemon against its floor."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIR")) as folder, \
+            tempfile.TemporaryDirectory() as short:
+        store, _ = Store.create(folder)
+        directory = store.paths.directory
+        log = store.paths.file("prds.jsonl")
+        store.close()
+        echo = f"{short}/echo.sock"
+        with server("-c", ECHO, echo), server("-m", "taskstore_daemon", "--store", directory, "--log-level", "error",
+                                              "--ready-fd"):
+            return _rows(folder, echo, socket_path(directory, os.environ), log)
+
+
+def _rows(folder: str, echo: str, path: str, log: str) -> list[Row]:
+    create = request("record.create", kind="prd", record={"title": "Search"})
+    echoed, line = Line(echo), Line(path)
+    key = json.loads(line.ask(create))["result"]["id"]
+    get = request("record.get", kind="prd", id=key)
+    floors = []
+    figures = []
+    for _ in range(3):
+        floors.append(p50_ms(lambda: echoed.ask(get)))
+        figures.append((p50_ms(lambda: line.ask(get)), p50_ms(lambda: line.ask_all(get, 100), 100) / 100,
+                        p50_ms(lambda: line.ask(create), 500), fdatasync_ms(folder)))
+    echo_ms = median(floors)
+    get_ms, piped_ms, create_ms, sync_ms = (median(one) for one in zip(*figures, strict=True))
+    echo_rate, create_rate = per_second(echo, create), per_second(path, create)
+    wanted = min(2.5 * 1000 / sync_ms, echo_rate / 2)
+    pushed = pushed_ms(path, log)
+    echoed.close()
+    line.close()
+    return [
+        Row("get", get_ms, "bare trio line echo", echo_ms, 1.5),
+        Row("get, pipelined, each", piped_ms, "get, one by one", get_ms, 1 / 6),
+        Row("create, durable, one client", create_ms, "fdatasync + echo", sync_ms + echo_ms, 2.0),
+        Row(f"create, {CLIENTS} clients, ms a create", 1000 / create_rate,
+            "2.5 / fdatasync, or half of what echo gives", 1000 / wanted, 1.0),
+        Row("append by another → subscriber told", pushed, "15 ms", 15.0, 1.0),
+    ]
