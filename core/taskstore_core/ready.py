@@ -57,7 +57,8 @@ def ready(view: "View", prd_id: str | None = None) -> "Iterator[tuple[str, str]]
     import heapq
 
     running = [key for (key,) in view.cache.db.execute(
-        "SELECT id FROM task_specs_rows WHERE status = 'running' AND NOT deleted ORDER BY created_at, id")]
+        "SELECT id FROM task_specs_rows WHERE status = 'running' AND NOT deleted ORDER BY created_at, id")
+        if not view.touched(SPEC, key)]
     for key in running:
         if view.lease(key) is None:
             view.notice(key)

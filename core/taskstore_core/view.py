@@ -120,7 +120,7 @@ class View:
         """What is known of who holds a task spec, live or not."""
         for view in self._views():
             if spec in view.leases:
-                return view.leases[spec]
+                return view.leases[spec] or self.noticed.get(spec)
         return self.noticed.get(spec) or self.held.get(spec)
 
     def is_granted(self, spec: str) -> bool:
@@ -143,6 +143,7 @@ class View:
         """Let go of a task spec."""
         if self.lease(spec) is not None:
             self.leases[spec] = None
+            self.noticed.pop(spec, None)
 
     def notice(self, spec: str) -> None:
         """Count a running task spec that nobody is known to hold as held, for the default time from now."""

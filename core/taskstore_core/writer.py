@@ -45,7 +45,8 @@ def commit(
     Raises ReadOnlyError, BusyError: nothing was written, unless `applied` says "unknown".
     """
     done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
-    changes = {**noticed, **_lease_changes(done)}
+    changes = _lease_changes(done)
+    changes.update((spec, lease) for spec, lease in noticed.items() if changes.get(spec) is None)
     groups = [[(written.kind.log, written.raw) for written in outcome.written if written.changed] for outcome in done]
     groups = [group for group in groups if group]
     if changes:
