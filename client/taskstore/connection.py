@@ -6,20 +6,20 @@ or to the files, and still happens once.
 
 import os
 
-from taskstore_core.errors import UnsupportedVersionError
+from taskstore_core.errors import ReadOnlyError, UnsupportedVersionError
 from taskstore_core.methods import METHODS
 from taskstore_core.paths import Paths, discover, named
-
-from .remote import LostError, Remote, UnsendableError, reach
+from taskstore_core.sockets import socket_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
     from .direct import Direct
+    from .remote import Remote
 
 _TRIES = 3
-_MAX_REQUEST = 4 << 20  # characters; what is larger goes to the files, where no frame bounds it
+_MAX_REQUEST = 4 << 20  # characters
 
 
 class Connection:
@@ -35,13 +35,14 @@ class Connection:
         self._looked = False
 
     @classmethod
-    def open(cls, path: str = ".", *, directory: str | None = None, daemon: bool = True) -> "Self":
+    def open(cls, path: str = ".", *, directory: str | None = None, daemon: bool = True,
+             flush: bool = False) -> "Self":
         """The store of the repository that `path` lies in, or the one in `directory`; raises NoStoreError."""
         from taskstore_core import layout
 
         paths = named(directory) if directory is not None else discover(path)
         layout.read_version(paths)
-        return cls(paths, daemon=daemon)
+        return cls(paths, daemon=daemon, flush=flush)
 
     def __enter__(self) -> "Self":
         return self
@@ -68,11 +69,21 @@ class Connection:
         """The connection to the daemon, if one answers."""
         if self._remote is None and self._daemon and not self._looked:
             self._looked = True
-            try:
-                self._remote = reach(self.paths.directory)
-            except UnsupportedVersionError:
-                self._remote = None  # another release's: the files are the same, and so is what we do with them
+            self._remote = self._reach()
         return self._remote
+
+    def _reach(self) -> "Remote | None":
+        try:
+            if not os.path.exists(socket_path(self.paths.directory, os.environ)):
+                return None  # what a socket takes need not even be imported
+        except ReadOnlyError:
+            return None  # no place for a socket: no daemon
+        from .remote import reach
+
+        try:
+            return reach(self.paths.directory)
+        except UnsupportedVersionError:
+            return None  # another release's: the files are the same, and so is what we do with them
 
     @property
     def direct(self) -> "Direct":
@@ -87,13 +98,15 @@ class Connection:
 
     def call(self, method: str, parameters: "dict[str, object]") -> "Any":  # noqa: ANN401 - plain data, as JSON has it
         """The answer of a method; raises its error."""
-        if self.remote is None or (method == "store.apply" and _is_large(parameters)):
+        if self.remote is None or (method == "store.apply" and _is_large(parameters)):  # no frame bounds the files
             return self.direct.call(method, parameters)
         row = METHODS.get(method)
         writes = row is not None and row.request is not None
         return self._call(method, prepared(method, parameters), flush=writes and self.flush)
 
     def _call(self, method: str, parameters: "dict[str, object]", *, flush: bool) -> "Any":  # noqa: ANN401
+        from .remote import LostError, UnsendableError
+
         for _ in range(_TRIES):
             remote = self.remote
             if remote is None:

@@ -25,9 +25,9 @@ _MAX = 107
 
 def socket_path(directory: str, environ: "Mapping[str, str]") -> str:
     """The socket of the store in `directory`, a real path; `environ` tells the runtime folder."""
-    from hashlib import blake2b
+    import xxhash  # not hashlib, which takes longer to import than a whole command may
 
-    name = blake2b(os.fsencode(directory), digest_size=12).hexdigest() + ".sock"
+    name = xxhash.xxh3_128_hexdigest(os.fsencode(directory)) + ".sock"
     for folder in _folders(environ):
         path = f"{folder}/{name}"
         if len(os.fsencode(path)) <= _MAX:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taskstore.cli import arguments
+from taskstore.cli import arguments, parser
 from taskstore.cli.arguments import Arguments
 from taskstore.cli.commands import COMMANDS, GLOBALS, Argument, Command
 
@@ -21,7 +21,7 @@ from taskstore.cli.commands import COMMANDS, GLOBALS, Argument, Command
 @pytest.fixture(scope="module", autouse=True)
 def _build_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arguments, "build_parser", functools.cache(arguments.build_parser))
+        patch.setattr(parser, "build_parser", functools.cache(parser.build_parser))
         yield
 
 
@@ -34,6 +34,10 @@ def value_of(argument: Argument) -> st.SearchStrategy[str]:
     if argument.choices:
         return st.sampled_from(argument.choices)
     return NUMBER if argument.shape == "number" else PLAIN
+
+
+def count_of(argument: Argument) -> st.SearchStrategy[int]:
+    return {"optional": st.integers(0, 1), "words": st.integers(0, 3)}.get(argument.shape, st.just(1))
 
 
 @st.composite
@@ -50,10 +54,11 @@ def correct(draw: st.DrawFn) -> list[str]:
     """A correct command line: globals before the command, and options and positionals behind it in any order."""
     command: Command = draw(st.sampled_from(list(COMMANDS.values())))
     before = draw(st.lists(st.sampled_from(GLOBALS).flatmap(spelt), max_size=3))
-    options = [argument for argument in (*GLOBALS, *command.arguments) if argument.shape != "word"]
+    options = [argument for argument in (*GLOBALS, *command.arguments) if not argument.is_positional]
     required = [argument for argument in options if argument.required]
     chosen = [draw(spelt(argument)) for argument in (*required, *draw(st.lists(st.sampled_from(options), max_size=5)))]
-    words = [[draw(value_of(argument))] for argument in command.arguments if argument.shape == "word"]
+    words = [[draw(value_of(argument))] for argument in command.arguments if argument.is_positional
+             for _ in range(draw(count_of(argument)))]
     order = draw(st.permutations([False] * len(chosen) + [True] * len(words)))
     after = [words.pop(0) if is_word else chosen.pop() for is_word in order]
     return [word for part in (*before, [command.name], *after) for word in part]
@@ -63,7 +68,7 @@ def explained(argv: list[str]) -> Arguments | int:
     """What argparse makes of a command line: the arguments, or the status it ends with."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         try:
-            return arguments.explain(argv)
+            return parser.explain(argv)
         except SystemExit as end:
             return int(end.code or 0)
 
@@ -82,7 +87,7 @@ def test_both_parsers_agree_on_what_is_correct(argv: list[str]) -> None:
 
 WORDS = st.sampled_from([
     *COMMANDS, *(argument.name for command in COMMANDS.values() for argument in command.arguments
-                 if argument.shape != "word"), *(argument.name for argument in GLOBALS),
+                 if not argument.is_positional), *(argument.name for argument in GLOBALS),
     "prd", "beads", "x", "", "-", "--", "-x", "-1", "--nope", "--json=1", "--json=", "--store=d", "--set=a=b", "--set=",
     "--limit=5", "--limit=-1", "--limit=x", "--sto", "--sto=x", "--lim=5", "--help=1", "-hx", "a b", "-a b", "--a b",
     "²",
@@ -203,7 +208,7 @@ WRONG = [
     ["stats", "--json=1"], ["show"], ["show", "prd"], ["show", "prd", "x", "y"], ["list", "prd", "--limit", "x"],
     ["list", "prd", "--limit", "-1"], ["list", "prd", "--limit="], ["list", "prd", "--limit", "1.5"],
     ["list", "prd", "--where"], ["create", "prd", "--set"], ["list-prds", "--sta", "x"], ["import", "json", "x"],
-    ["import", "beads"], ["--store"], ["stats", "--store"], ["--set", "a=b", "create", "prd"], ["two\nlines"],
+    ["import"], ["--store"], ["stats", "--store"], ["--set", "a=b", "create", "prd"], ["two\nlines"],
     ["list", "prd", "--limit", "two\nlines"],
 ]
 

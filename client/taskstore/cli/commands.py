@@ -1,92 +1,142 @@
-"""The table of commands: names, arguments and where each is carried out. Data; read by both parsers in `arguments`."""
+"""The table of commands: names, arguments and where each is carried out. Data; read by both parsers."""
 
 from taskstore_core.kinds import KINDS
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-class Argument:
-    """An argument. `shape` is "word" (a positional), "value", "many" (a repeated value), "number" or "flag"."""
-
-    __slots__ = ("choices", "help", "metavar", "name", "required", "shape")
-
-    def __init__(self, name: str, shape: str, help_: str, *, metavar: str = "", choices: tuple[str, ...] = (),
-                 required: bool = False) -> None:
-        self.name = name  # as typed: "--set", or the name of a positional
-        self.shape = shape
-        self.help = help_
-        self.metavar = metavar or name.lstrip("-").upper()
-        self.choices = choices
-        self.required = required or shape == "word"
-
-    @property
-    def key(self) -> str:
-        """Its name among the parsed arguments."""
-        return self.name.lstrip("-").replace("-", "_")
-
-
-class Command:
-    """A command: `home` is the module of this package, and the function in it, that carries it out."""
-
-    __slots__ = ("arguments", "description", "home", "name", "summary")
-
-    def __init__(self, name: str, home: str, summary: str, *arguments: Argument, description: str = "") -> None:
-        self.name = name
-        self.home = home
-        self.summary = summary
-        self.arguments = arguments
-        self.description = description
-
-    def function(self) -> "Callable[..., int]":
-        """Import and return what carries the command out."""
-        module, _, name = self.home.partition(":")
-        scope: dict[str, object] = {}
-        exec(f"from taskstore.cli.{module} import {name}", scope)  # noqa: S102 - importlib costs a millisecond
-        function: Callable[..., int] = scope[name]  # type: ignore[assignment]
-        return function
-
+from .grammar import Argument, Command
 
 GLOBALS = (
     Argument("--store", "value", "use the store in DIR instead of the repository's", metavar="DIR"),
     Argument("--json", "flag", 'print JSON: the record, or {"items": […]}'),
     Argument("--jsonl", "flag", "print one JSON record a line"),
+    Argument("--no-daemon", "flag", "work on the files, whether or not a daemon runs"),
 )
 
 _KIND = Argument("KIND", "word", f"one of {', '.join(KINDS)}")
+_ID = Argument("ID", "word", "its id, or enough of its beginning")
+_MANY_WHERE = Argument("--where", "many",
+                       "only records whose field fits: name=value, !=, <, <=, >, >=, or ~ (contains)", metavar="TEST")
 _LIST = (
-    Argument("--where", "many", "only records whose field fits: name=value, !=, <, <=, >, >=, or ~ (contains)",
-             metavar="TEST"),
+    _MANY_WHERE,
     Argument("--order", "value", "sort by a field, descending with a leading '-'", metavar="FIELD"),
     Argument("--limit", "number", "print at most N records", metavar="N"),
     Argument("--cursor", "value", "go on behind a page that --limit cut", metavar="CURSOR"),
 )
 _STATUS = Argument("--status", "value", "only those with this status")
+_SET = Argument("--set", "many", "give a field its value; 'null' leaves an option empty", metavar="FIELD=VALUE")
+_ALLOW_UNKNOWN = Argument("--allow-unknown", "flag", "let --set give fields that no kind has")
+_INPUT = (
+    Argument("--file", "value", "read records from a file of JSON objects, one a line", metavar="FILE"),
+    Argument("--stdin", "flag", "read them from standard input"),
+)
+_OP = Argument("--op", "value", "your own id for this write: sent again within 24 h it happens once", metavar="OP")
+_IF_UPDATED_AT = Argument("--if-updated-at", "number", "only if this is still the record's updated_at", metavar="STAMP")
+_SPEC = Argument("ID", "word", "the task spec's id, or enough of its beginning")
+_BY = Argument("--by", "value", "who: a name for the agent or person that works on it", metavar="NAME", required=True)
+_PRD = Argument("--prd", "value", "only task specs of this PRD", metavar="PRD_ID")
+_LEASE = Argument("--lease-ms", "number", "hold it for N milliseconds from now (if not given: 900000, 15 min)",
+                  metavar="N")
+_TOKEN = Argument("--token", "value", "what `claim` gave as a proof of holding it", metavar="TOKEN", required=True)
 
-COMMANDS: dict[str, Command] = {command.name: command for command in (
+_BEGIN = (
     Command("init", "upkeep:init", "make a store in this repository"),
-    Command("create", "write:create", "create records",
-            _KIND,
-            Argument("--set", "many", "give a field its value; 'null' leaves an option empty", metavar="FIELD=VALUE"),
-            Argument("--allow-unknown", "flag", "let --set give fields that no kind has"),
-            Argument("--file", "value", "read records from a file of JSON objects, one a line", metavar="FILE"),
-            Argument("--stdin", "flag", "read them from standard input"),
+    Command("completion", "completion:completion", "print a script that completes commands in a shell",
+            Argument("SHELL", "word", "bash or zsh", choices=("bash", "zsh")),
+            description="Prints a script for your shell that completes commands, options and kinds.",
+            examples=("completion bash > ~/.local/share/bash-completion/completions/taskstore",
+                      'completion zsh > "${fpath[1]}/_taskstore"')),
+)
+_RECORDS = (
+    Command("create", "write:create", "create records", _KIND, _SET, _ALLOW_UNKNOWN, *_INPUT, _OP,
             description="Creates one record from --set, or many from --file or --stdin: all of them or none."
-                        " Prints the ids, which are made where none is given."),
-    Command("show", "show:show", "show one record in full",
-            _KIND, Argument("ID", "word", "its id, or enough of its beginning")),
-    Command("list", "lists:list_records", "list records of a kind", _KIND, *_LIST),
+                        " Prints the ids, which are made where none is given.",
+            examples=("create prd --set title=Search --set status=active",
+                      "create ts --set prd_id=prd-1 --set phase_name=Index --set depends_on=ts-1,ts-2",
+                      "create execution --file runs.jsonl")),
+    Command("show", "show:show", "show one record in full", _KIND, _ID),
+    Command("update", "write:update", "change records",
+            _KIND, Argument("ID", "optional", "its id, or enough of its beginning"),
+            _SET, _ALLOW_UNKNOWN, *_INPUT, _IF_UPDATED_AT, _OP,
+            description="Changes fields of one record, by --set or by the JSON object in --file or --stdin. Without ID"
+                        " each object there names its record by its id, and all are changed or none.",
+            examples=("update prd prd-1 --set status=complete",
+                      "update ts ts-1 --set assigned_to=null --if-updated-at 1764050000000",
+                      "update ts --stdin < changes.jsonl")),
+    Command("delete", "write:delete", "delete records",
+            _KIND, Argument("ID", "optional", "its id, the whole of it"), *_INPUT, _IF_UPDATED_AT, _OP,
+            description="Deletes one record, or without ID those whose ids stand in the JSON objects of --file or"
+                        " --stdin, all of them or none. `restore` brings them back.",
+            examples=("delete ts ts-1", "delete ts --stdin < old.jsonl")),
+    Command("history", "history:history", "list the versions of a record, deletions too", _KIND, _ID),
+    Command("restore", "history:restore", "bring back a deleted record or an earlier version",
+            _KIND, Argument("ID", "word", "its id"),
+            Argument("--version", "number", "the version to go back to, as `history` lists them", metavar="N"), _OP,
+            description="Writes an earlier version of a record once more, as its newest: the last one before it was"
+                        " deleted, or the one that --version names.",
+            examples=("restore prd prd-1", "restore prd prd-1 --version 1764050000000")),
+)
+_LISTS = (
+    Command("list", "lists:list_records", "list records of a kind", _KIND, *_LIST,
+            examples=("list ts --where status=pending --order=-updated_at --limit 20",
+                      "list execution --where 'iteration_count>=10' --json")),
     Command("list-prds", "lists:list_prds", "list PRDs", _STATUS),
     Command("list-task-specs", "lists:list_task_specs", "list the task specs of a PRD",
-            Argument("PRD_ID", "word", "the PRD's id"), _STATUS),
+            Argument("PRD_ID", "word", "the PRD's id, or enough of its beginning"), _STATUS),
     Command("list-executions", "lists:list_executions", "list executions", _STATUS),
     Command("stats", "upkeep:stats", "count records by kind and status"),
+    Command("watch", "watch:watch", "print changes as they happen, until interrupted",
+            Argument("KIND", "words", "only these kinds"), _MANY_WHERE,
+            description="Prints a line for each record that is created, updated or deleted from now on, whoever does"
+                        " it. --where takes one KIND; deletions always fit.",
+            examples=("watch", "watch ts --where status=complete --json")),
+)
+_WORK = (
+    Command("ready", "claims:ready", "list the task specs that may be claimed now, oldest first", _PRD,
+            Argument("--limit", "number", "print at most N", metavar="N"),
+            description="Lists what may be claimed now: pending, or running under no live lease, with every task spec"
+                        " that it depends on complete and its PRD not cancelled."),
+    Command("claim", "claims:claim", "take a task spec: this one, or the oldest that is ready",
+            Argument("ID", "optional", "the task spec's id, or enough of its beginning"), _BY, _PRD, _LEASE, _OP,
+            description="Takes a task spec for --by: of any number of callers exactly one gets it. Prints the token"
+                        " that proves it, and exits with 1 (--json: prints null) when none is ready.",
+            examples=("claim --by ann", "claim ts-1 --by ann --lease-ms 60000", "claim --by ann --json --op try-7")),
+    Command("heartbeat", "claims:heartbeat", "hold a claimed task spec for longer", _SPEC, _BY, _TOKEN, _LEASE,
+            description="Holds a claimed task spec for --lease-ms from now. Nothing is written to the log."),
+    Command("complete", "claims:complete", "end a claim: the task spec is complete", _SPEC, _BY, _TOKEN, _OP,
+            description="Ends a claim: the task spec is complete. Prints what may be claimed now because of it."),
+    Command("fail", "claims:fail", "end a claim: the task spec has failed", _SPEC, _BY, _TOKEN, _OP),
+    Command("release", "claims:release", "end a claim: the task spec is pending again", _SPEC, _BY, _TOKEN, _OP),
+    Command("resolve-dependency", "dependencies:resolve", "say that a dependency between executions is resolved",
+            Argument("ID", "word", "the dependency's id, or enough of its beginning"),
+            Argument("--payload", "value", "what to hand over to whoever waits", metavar="TEXT"), _OP),
+    Command("wait-dependency", "dependencies:wait", "wait until a dependency is resolved, and show it",
+            Argument("ID", "word", "the dependency's id, or enough of its beginning"),
+            Argument("--timeout-ms", "number", "wait at most N milliseconds, then exit with 1", metavar="N")),
+)
+_STORE = (
     Command("sync", "upkeep:sync", "bring the cache level with the files; makes a store where there is none",
             Argument("--full", "flag", "forget the cache and build it anew")),
-    Command("schema", "upkeep:schema", "print the JSON Schema of a kind", _KIND),
-    Command("import", "imports:import_", "bring in records of another tool",
-            Argument("FORMAT", "word", "beads: a log of the beads issue tracker", choices=("beads",)),
-            Argument("FILE", "word", "the file to read"),
-            description="Imports each record under its own id and times. Importing twice changes nothing."),
-)}
+    Command("check", "check:check", "find what is wrong, and say what mends it",
+            Argument("--fix", "flag", "mend what is safe to mend"),
+            description="Looks at files, logs and cache, and says what is wrong, what it means and what mends it."
+                        " Exits with 1 if anything but notes is left."),
+    Command("export", "exchange:export", "print all records, or those of a kind, as JSON lines",
+            Argument("KIND", "optional", "only this kind, as bare records"),
+            description='Prints {"kind":…,"record":…} a line, or for one KIND its records as they stand in the log.'
+                        " `import` reads both.",
+            examples=("export > everything.jsonl", "export prd > prds.jsonl")),
+    Command("import", "exchange:import_", "bring in records of an export or of another tool",
+            Argument("FORMAT", "optional", "beads: a log of the beads issue tracker; else what `export` prints",
+                     choices=("beads",)),
+            Argument("FILE", "word", "the file to read, '-' for standard input"),
+            Argument("--kind", "value", "the kind of records that do not say it", metavar="KIND"),
+            description="Imports each record under its own id and times, all of them or none. Importing twice changes"
+                        " nothing, and what is newer here stays.",
+            examples=("import everything.jsonl", "import prds.jsonl --kind prd", "import beads .beads/issues.jsonl")),
+    Command("schema", "upkeep:schema", "print the JSON Schema of a kind, or of what a method answers with",
+            Argument("NAME", "word", f"one of {', '.join(KINDS)}, or a method such as task_spec.claim"),
+            examples=("schema task_spec", "schema task_spec.claim")),
+)
+
+GROUPS: tuple[tuple[str, tuple[Command, ...]], ...] = (
+    ("to begin with", _BEGIN), ("records", _RECORDS), ("lists", _LISTS), ("work", _WORK), ("the store", _STORE))
+COMMANDS: dict[str, Command] = {command.name: command for _, commands in GROUPS for command in commands}

@@ -4,18 +4,19 @@ import sys
 
 from taskstore_core.errors import InvalidError
 from taskstore_core.kinds import KINDS, Kind, find_kind
-from taskstore_core.methods import dispatch
 from taskstore_core.plain import to_json
 
 from .arguments import Arguments
 from .decode import decoder, fields
-from .opening import open_store
+from .ids import prd_of
+from .opening import connect
+from .pages import fetch
 from .table import print_table
 from .text import ago, visible, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 COLUMNS = {
     "prd": ("id", "status", "updated_at", "title"),
@@ -27,8 +28,8 @@ COLUMNS = {
 }
 _HEADINGS = {"updated_at": "UPDATED", "created_at": "CREATED", "resolved_at": "RESOLVED", "phase_name": "PHASE",
              "assigned_to": "ASSIGNED TO", "dependency_type": "TYPE", "iteration_count": "ITERATIONS",
-             "branch_name": "BRANCH", "current_phase": "PHASE", "ts_id": "TASK SPEC", "from_exec_id": "FROM",
-             "to_exec_id": "TO", "repo_path": "REPOSITORY", "last_synced_commit": "COMMIT"}
+             "branch_name": "BRANCH", "current_phase": "PHASE", "ts_id": "TASK SPEC", "prd_id": "PRD",
+             "from_exec_id": "FROM", "to_exec_id": "TO", "repo_path": "REPOSITORY", "last_synced_commit": "COMMIT"}
 # The two-character operators first: "<=" begins with "<".
 _OPERATORS = (("!=", "ne"), ("<=", "le"), (">=", "ge"), ("=", "eq"), ("<", "lt"), (">", "gt"), ("~", "contains"))
 
@@ -36,12 +37,17 @@ _OPERATORS = (("!=", "ne"), ("<=", "le"), (">=", "ge"), ("=", "eq"), ("<", "lt")
 def list_records(arguments: Arguments) -> int:
     """`list KIND`."""
     kind = find_kind(arguments.text("KIND"))
+    return _list(arguments, kind, where_of(kind, arguments), order=arguments.option("order"),
+                 limit=arguments.number("limit"), cursor=arguments.option("cursor"))
+
+
+def where_of(kind: Kind, arguments: Arguments) -> "dict[str, object]":
+    """The filter that the --where of a command line make; raises InvalidError."""
     where: dict[str, list[dict[str, object]]] = {}
     for test in arguments.many("where"):
         field, operator, value = _test(kind, test)
         where.setdefault(field, []).append({operator: value})
-    return _list(arguments, kind, where, order=arguments.option("order"), limit=arguments.number("limit"),
-                 cursor=arguments.option("cursor"))
+    return {**where}
 
 
 def list_prds(arguments: Arguments) -> int:
@@ -51,10 +57,8 @@ def list_prds(arguments: Arguments) -> int:
 
 def list_task_specs(arguments: Arguments) -> int:
     """`list-task-specs PRD_ID`: an id, or enough of the beginning of one."""
-    with open_store(arguments) as store:
-        key = arguments.text("PRD_ID")
-        if not store.find("task_spec", {"prd_id": key}, limit=1)[0]:
-            key = str(fields(decoder(), store.get("prd", key))["id"])
+    with connect(arguments) as store:
+        key = prd_of(store, arguments.text("PRD_ID"))
     return _list(arguments, KINDS["task_spec"], {"prd_id": key, **_status(arguments)})
 
 
@@ -70,16 +74,12 @@ def _status(arguments: Arguments) -> dict[str, object]:
 
 def _list(arguments: Arguments, kind: Kind, where: "Mapping[str, object]",
           **paging: "str | int | None") -> int:
-    with open_store(arguments) as store:
-        answer = dispatch(store, "record.list", {"kind": kind.name, "where": where, **paging})
-    assert isinstance(answer, dict)  # noqa: S101 - what record.list answers with
-    if arguments.flag("json"):
-        write_json(to_json(answer))
-    elif arguments.flag("jsonl"):
-        for item in answer["items"]:
-            write_json(item)
-    else:
-        _print(kind, answer["items"], answer["cursor"])
+    with connect(arguments) as store:
+        answer = fetch(store, {"kind": kind.name, "where": {**where}, **paging})
+    items, following = answer["items"], answer["cursor"]
+    assert isinstance(items, list)  # noqa: S101 - what record.list answers with
+    if not write_items(arguments, answer):
+        _print(kind, items, following)
     for field in (*where, str(paging.get("order") or "").removeprefix("-")):
         _doubt(kind, field)
     return 0
@@ -95,18 +95,34 @@ def _doubt(kind: Kind, field: str) -> None:
             sys.stderr.write(f"a {kind.title} has no field {visible(field)}; did you mean {near}?\n")
 
 
-def _print(kind: Kind, items: list[str], cursor: str | None) -> None:
+def write_items(arguments: Arguments, answer: "Mapping[str, object]") -> bool:
+    """Write a list as JSON if that is wanted; whether it was."""
+    if arguments.flag("json"):
+        write_json(to_json({**answer}))
+    elif arguments.flag("jsonl"):
+        items = answer["items"]
+        assert isinstance(items, list)  # noqa: S101 - what every list is answered with
+        for item in items:
+            write_json(item)
+    return arguments.json
+
+
+def _print(kind: Kind, items: "Sequence[str]", cursor: object) -> None:
     if not items:
         sys.stderr.write(f"no {kind.title}s\n")
         return
-    names = COLUMNS[kind.name]
+    print_records(items, COLUMNS[kind.name])
+    if cursor:
+        sys.stderr.write(f"more: --cursor {cursor}\n")
+
+
+def print_records(lines: "Sequence[str]", names: "Sequence[str]") -> None:
+    """Print a table of records: these fields of each."""
     connection = decoder()
     headings = [_HEADINGS.get(name, name.upper()) for name in names]
     rows = [[_cell(name, record.get(name)) for name in names]
-            for record in (fields(connection, item) for item in items)]
+            for record in (fields(connection, line) for line in lines)]
     print_table(headings, rows, right=("ITERATIONS",))
-    if cursor:
-        sys.stderr.write(f"more: --cursor {cursor}\n")
 
 
 def _cell(name: str, value: object) -> str:

@@ -1,11 +1,14 @@
-"""Opening the store that a command line means."""
+"""Opening the store that a command line means: the one place that decides how it is reached."""
 
 import os
 
+from taskstore.connection import Connection
 from taskstore_core.errors import InvalidError
-from taskstore_core.store import Store
 
 from .arguments import Arguments
+
+Opened = Connection
+"""What carries out calls of methods."""
 
 
 def directory_of(arguments: Arguments) -> str | None:
@@ -16,6 +19,10 @@ def directory_of(arguments: Arguments) -> str | None:
     return named or os.environ.get("TASKSTORE_DIR") or None
 
 
-def open_store(arguments: Arguments) -> Store:
-    """Open the store; raises NoStoreError, UnsupportedVersionError."""
-    return Store.open(os.curdir, directory=directory_of(arguments))
+def connect(arguments: Arguments) -> Opened:
+    """The store, through its daemon where one answers; raises NoStoreError, UnsupportedVersionError.
+
+    What is written stands in the tracked files when a command ends, so that a `git commit` behind it takes it in.
+    """
+    return Connection.open(os.curdir, directory=directory_of(arguments), daemon=not arguments.flag("no_daemon"),
+                           flush=True)

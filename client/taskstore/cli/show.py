@@ -6,43 +6,67 @@ from taskstore_core.kinds import Kind, find_kind
 
 from .arguments import Arguments
 from .decode import decoder, fields
-from .opening import open_store
-from .text import bold, moment, visible, write_json
+from .opening import connect
+from .text import bold, coloured, moment, visible, write_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _TAB = "\t"
-_LONG = ("description", "content", "awl_code", "payload", "error_message")
+LONG = ("description", "content", "awl_code", "payload", "error_message")
+"""Fields that may hold many lines."""
+UNSHOWN = ("deleted", "op", "op_sum")
+"""Keys of a line that say how it was written, and nothing of the record."""
 
 
 def show(arguments: Arguments) -> int:
     """Print a record, laid out for people or as JSON."""
     kind = find_kind(arguments.text("KIND"))
-    with open_store(arguments) as store:
-        line = store.get(kind, arguments.text("ID"))
+    with connect(arguments) as store:
+        line = store.call("record.get", {"kind": kind.name, "id": arguments.text("ID")})
     if arguments.json:
         write_json(line)
-        return 0
-    sys.stdout.write(lay_out(kind, fields(decoder(), line)))
+    else:
+        write_record(kind, line)
     return 0
 
 
-def lay_out(kind: Kind, record: dict[str, object]) -> str:
+def write_record(kind: Kind, line: str, *, without: tuple[str, ...] = ()) -> None:
+    """Print the record in `line` for people."""
+    record = shown_fields(kind, fields(decoder(), line))
+    sys.stdout.write(lay_out(kind, {name: value for name, value in record.items() if name not in without}))
+
+
+def shown_fields(kind: Kind, record: "Mapping[str, object]") -> dict[str, object]:
+    """The fields of a line that are its record's, those of the kind first."""
+    names = (*kind.fields, *record)
+    return {name: record[name] for name in dict.fromkeys(names) if name in record and name not in UNSHOWN}
+
+
+def lay_out(kind: Kind, record: "Mapping[str, object]") -> str:
     """The record as text: its short fields in a column, then each long one under its name."""
-    names = [name for name in (*kind.fields, *record) if name in record]
-    names = [name for name in dict.fromkeys(names) if name != kind.key]
-    long = [name for name in names if name in _LONG and record[name]]
-    short = [name for name in names if name not in _LONG]
+    names = [name for name in record if name != kind.key]
+    long = [name for name in names if name in LONG and record[name]]
+    short = [name for name in names if name not in LONG]
     width = max((len(visible(name)) for name in short), default=0)
     lines = [f"{bold(kind.title)} {visible(str(record[kind.key]))}"]
-    lines += [f"  {visible(name):<{width}}  {_value(kind, name, record[name])}".rstrip() for name in short]
+    lines += [f"  {visible(name):<{width}}  {_coloured_value(kind, name, record[name])}".rstrip() for name in short]
     for name in long:
         paragraphs = str(record[name]).rstrip("\n").split("\n")
         lines += ["", bold(visible(name)), *(f"  {visible(text, keep=_TAB)}".rstrip() for text in paragraphs)]
     return "\n".join(lines) + "\n"
 
 
-def _value(kind: Kind, name: str, value: object) -> str:
+def value_of(kind: Kind, name: str, value: object) -> str:
+    """The value of a field as text, made visible."""
     if value is None:
         return "-"
     if name.endswith("_at") and name in kind.numbers:
         return moment(value)
     return visible({True: "true", False: "false"}[value] if isinstance(value, bool) else str(value))
+
+
+def _coloured_value(kind: Kind, name: str, value: object) -> str:
+    text = value_of(kind, name, value)
+    return coloured(text, text) if name == "status" else text

@@ -10,7 +10,9 @@ _RANGES = ((0x00, 0x20), (0x7F, 0xA0), (0x61C, 0x61D), (0x200B, 0x200C), (0x200E
            (0x2060, 0x2070), (0xFEFF, 0xFF00), (0xFFF9, 0xFFFC), (0xD800, 0xE000), (0xE0000, 0xE0080))
 
 _UNITS = (("year", 365.25 * 86400), ("month", 30.44 * 86400), ("day", 86400), ("h", 3600), ("min", 60), ("s", 1))
-_ABBREVIATED = ("h", "min", "s")  # take no plural
+_ABBREVIATED = ("h", "min", "s", "ms")  # take no plural
+_COLOURS = {"complete": "32", "mended": "32", "active": "36", "running": "36", "failed": "31", "stopped": "31",
+            "error": "31", "paused": "33", "ready": "33", "warning": "33", "cancelled": "2", "note": "2"}
 
 
 def visible(text: str, *, keep: str = "") -> str:
@@ -62,8 +64,7 @@ def ago(stamp: object, now_ms: int | None = None) -> str:
     seconds = ((time.time_ns() // 1_000_000 if now_ms is None else now_ms) - stamp) / 1000
     if abs(seconds) < 1:
         return "just now"
-    count, unit = next((int(abs(seconds) / length), unit) for unit, length in _UNITS if abs(seconds) >= length)
-    words = f"{count} {unit if count == 1 or unit in _ABBREVIATED else unit + 's'}"
+    words = span(abs(round(seconds * 1000)))
     return f"{words} ago" if seconds > 0 else f"in {words}"
 
 
@@ -85,4 +86,32 @@ def is_terminal() -> bool:
 
 def bold(text: str) -> str:
     """`text` in bold, where that is wanted."""
-    return f"\x1b[1m{text}\x1b[0m" if is_terminal() and not os.environ.get("NO_COLOR") else text
+    return _styled(text, "1")
+
+
+def coloured(text: str, meaning: str) -> str:
+    """`text` in the colour of a status or a severity, where that is wanted."""
+    return _styled(text, _COLOURS.get(meaning, ""))
+
+
+def _styled(text: str, code: str) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if code and is_terminal() and not os.environ.get("NO_COLOR") else text
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number with its noun: "1 record", "2 records"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def span(milliseconds: int) -> str:
+    """A length of time as people say it: "15 min"."""
+    seconds = milliseconds / 1000
+    count, unit = next(((int(seconds / length), unit) for unit, length in _UNITS if seconds >= length),
+                       (milliseconds, "ms"))
+    return f"{count} {unit if count == 1 or unit in _ABBREVIATED else unit + 's'}"
+
+
+def word_of_shell(word: str) -> str:
+    """A word as it is typed in a shell, made visible; shlex would import `re`."""
+    plain = word and all(char.isalnum() or char in "@%+=:,./-_" for char in word)
+    return visible(word if plain else "'" + word.replace("'", "'\"'\"'") + "'")

@@ -3,15 +3,15 @@
 import os
 import sys
 
-from taskstore_core.kinds import KINDS, find_kind
-from taskstore_core.methods import dispatch
+from taskstore_core.kinds import KINDS, Kind, find_kind
 from taskstore_core.plain import to_json
 from taskstore_core.store import Store
 
 from .arguments import Arguments
-from .opening import directory_of, open_store
+from .opening import connect, directory_of
+from .progress import Working
 from .table import print_table
-from .text import visible, write_json
+from .text import count_of, visible, write_json
 
 
 def init(arguments: Arguments) -> int:
@@ -31,35 +31,29 @@ def init(arguments: Arguments) -> int:
 
 def sync(arguments: Arguments) -> int:
     """Bring the cache level, making a store first where a person asks in a place without one."""
-    store, _ = Store.create(os.curdir, directory=directory_of(arguments))
-    with store:
-        answer = dispatch(store, "store.sync", {"full": arguments.flag("full")})
+    Store.create(os.curdir, directory=directory_of(arguments))[0].close()
+    with connect(arguments) as store, Working("reading the files"):
+        answer = store.call("store.sync", {"full": arguments.flag("full")})
     if arguments.json:
         write_json(to_json(answer))
         return 0
-    assert isinstance(answer, dict)  # noqa: S101 - what store.sync answers with
     for name, report in answer["kinds"].items():
         if report["parsed"]:
-            sys.stdout.write(f"{KINDS[name].log}: {report['mode']}, {_count(report['parsed'], 'line')} parsed,"
-                             f" {_count(report['changed'], 'record')} touched\n")
+            sys.stdout.write(f"{KINDS[name].log}: {report['mode']}, {count_of(report['parsed'], 'line')} parsed,"
+                             f" {count_of(report['changed'], 'record')} touched\n")
         for bad in report["bad"]:
             sys.stderr.write(f"{KINDS[name].log}, line {bad['line']}: skipped: {visible(bad['reason'])}\n")
     sys.stdout.write(f"in sync after {answer['took_ms']:.0f} ms\n")
     return 0
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def stats(arguments: Arguments) -> int:
     """Print counts by kind and status."""
-    with open_store(arguments) as store:
-        answer = dispatch(store, "store.stats", {})
+    with connect(arguments) as store:
+        answer = store.call("store.stats", {})
     if arguments.json:
         write_json(to_json(answer))
         return 0
-    assert isinstance(answer, dict)  # noqa: S101 - what store.stats answers with
     sys.stdout.write(f"{visible(answer['store'])}\n\n")
     rows = []
     for name, counts in answer["kinds"].items():
@@ -75,13 +69,30 @@ def stats(arguments: Arguments) -> int:
 
 
 def schema(arguments: Arguments) -> int:
-    """Print the JSON Schema of a kind's lines."""
+    """Print the JSON Schema of a kind's lines, or of what a method answers with."""
     import json
 
-    from taskstore_core.records import json_schema
+    from taskstore_core.methods import METHODS
 
-    made = json_schema(find_kind(arguments.text("KIND")))
+    name = arguments.text("NAME")
+    if name in METHODS:
+        from taskstore_core.answers import answer_schema
+
+        made = answer_schema(name)
+    else:
+        from taskstore_core.records import json_schema
+
+        made = json_schema(_kind(name))
     indent = None if arguments.json else 2
     write_json(json.dumps(made, indent=indent, ensure_ascii=False,
                           separators=(",", ":") if arguments.json else None))
     return 0
+
+
+def _kind(name: str) -> Kind:
+    """The kind of this name; for one with a dot in it, which is no method, the error of a method."""
+    if "." in name:
+        from taskstore_core.methods import look_up
+
+        look_up(name, {})
+    return find_kind(name)
