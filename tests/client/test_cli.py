@@ -25,9 +25,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskstore.cli import text
+from taskstore_core.batch import Operation
 from taskstore_core.kinds import KINDS, find_kind
 from taskstore_core.store import Store
-from taskstore_core.batch import Operation
 
 Words = Sequence[str | bytes]
 

@@ -58,6 +58,8 @@ def packages(modules: set[str], named: set[str]) -> set[str]:
     ["list-task-specs", "p1"],
     ["list-executions"],
     ["stats"],
+    ["ready"],
+    ["history", "ts", "t1"],
 ], ids=" ".join)
 def test_reading(directory: str, command: list[str]) -> None:
     """A command that reads imports no package that only writing, the daemon, a terminal or help needs."""
@@ -79,6 +81,10 @@ def test_reading_needs_no_regular_expressions(directory: str, command: list[str]
     ["sync", "--full"],
     ["schema", "prd"],
     ["import", "beads", os.devnull],
+    ["update", "prd", "p1", "--set", "title=U"],
+    ["claim", "t1", "--by", "ann", "--lease-ms", "1"],
+    ["check"],
+    ["export"],
 ], ids=" ".join)
 def test_writing(directory: str, command: list[str]) -> None:
     """Every other command imports nothing that the daemon or a terminal needs."""
