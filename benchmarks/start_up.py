@@ -30,7 +30,9 @@ def run(rounds: int = 30) -> list[Row]:
             "show prd ID": [program, "show", "prd", prd, *store],
             "list prd": [program, "list", "prd", *store],
             "stats": [program, "stats", *store],
+            "ready": [program, "ready", *store],
             "create prd": [program, "create", "prd", "--set", "title=x", *store],
+            "claim": [program, "claim", "--by", "bench", *store],
         }, rounds)
     bare = times.pop("bare")
     return [Row(f"taskstore {name}", ms, "bare interpreter start", bare, BAR if name == "show prd ID" else None)

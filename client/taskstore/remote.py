@@ -173,7 +173,9 @@ def reach(directory: str) -> "Remote | None":
         sock.settimeout(GREETING_S)
         sock.connect(path)
         if peer_uid(sock) == os.geteuid():
-            return Remote(sock)
+            remote = Remote(sock)
+            if remote.greeting.get("store") == directory:  # and not one whose path has the same hash
+                return remote
     except (OSError, LostError):
         pass
     except BaseException:

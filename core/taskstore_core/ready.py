@@ -29,8 +29,6 @@ def list_ready(store: "Store", prd_id: str | None = None, limit: int | None = No
     """The lines of what may be claimed now, oldest first; notes for next time what runs under no lease."""
     from itertools import islice
 
-    from .claims import Notice
-
     if prd_id is not None:
         check_text("prd_id", prd_id)
     view: View | None = None
@@ -42,6 +40,8 @@ def list_ready(store: "Store", prd_id: str | None = None, limit: int | None = No
 
     lines = store.ask(ask)
     if view is not None and view.noticed:
+        from .claims import Notice
+
         try:  # noqa: SIM105 - importing contextlib takes 3 ms
             store.run(Notice())
         except (ReadOnlyError, BusyError):

@@ -11,7 +11,6 @@ from .cache import Cache
 from .errors import NotFoundError, ReadOnlyError, TaskStoreError, check_text
 from .keeper import Keeper
 from .kinds import KINDS, Kind, find_kind
-from .leases import Leases
 from .lock import WAIT_S
 from .paths import Paths, discover, named
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from .batch import Operation
     from .keeper import Reports
+    from .leases import Leases
     from .request import Outcome, Request
     from .view import View, Written
 
@@ -37,7 +37,7 @@ class Store:
         """Open the store at `paths`; raises NoStoreError, UnsupportedVersionError."""
         self.paths = paths
         self._keeper = Keeper(paths)
-        self._leases = Leases(paths.local("leases.db"))
+        self._opened_leases: Leases | None = None
         version = layout.read_version(paths)
         if version < layout.FORMAT:
             with self._keeper.lock():
@@ -75,7 +75,8 @@ class Store:
     def close(self) -> None:
         """Make the logs themselves durable if this store wrote to them, and let go of everything."""
         self._keeper.close()
-        self._leases.close()
+        if self._opened_leases is not None:
+            self._opened_leases.close()
 
     # Reading
 
@@ -202,6 +203,14 @@ class Store:
         from .batch import Batch
 
         return self.run(Batch(operations, op)).written
+
+    @property
+    def _leases(self) -> "Leases":
+        if self._opened_leases is None:
+            from .leases import Leases
+
+            self._opened_leases = Leases(self.paths.local("leases.db"))
+        return self._opened_leases
 
     def view(self, cache: Cache) -> "View":
         """What a request would see."""
