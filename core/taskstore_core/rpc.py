@@ -31,7 +31,11 @@ PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR, 
 
 
 class OversizeError(Exception):
-    """A frame is longer than allowed: what follows in the stream cannot be trusted to begin a message."""
+    """A frame is longer than allowed; `lines` came whole before it, and what follows is not looked at."""
+
+    def __init__(self, lines: "list[bytes]") -> None:
+        super().__init__("a frame is too long")
+        self.lines = lines
 
 
 class Framer:
@@ -43,28 +47,28 @@ class Framer:
 
     @property
     def is_partial(self) -> bool:
-        """Whether a line has begun and not ended."""
-        return bool(self._buffer)
+        """Whether a line has begun and not ended; one of blanks has not."""
+        return bool(self._buffer) and not self._buffer.isspace()
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes, blank ones left out; raises OversizeError."""
         if not self._buffer and data.endswith(b"\n") and len(data) <= self._limit:  # whole messages, most often
-            return [line for line in data.split(b"\n") if line.strip()]
+            return _not_blank(data.split(b"\n"))
         searched = len(self._buffer)
         self._buffer += data
         end = self._buffer.rfind(b"\n", searched)
-        if end < 0:
-            self._check(len(self._buffer))
-            return []
-        lines = bytes(self._buffer[:end]).split(b"\n")
+        lines = bytes(self._buffer[:end]).split(b"\n") if end >= 0 else []
         del self._buffer[:end + 1]
-        for line in (*lines, self._buffer):
-            self._check(len(line))
-        return [line for line in lines if line.strip()]
+        for number, line in enumerate(lines):
+            if len(line) > self._limit:
+                raise OversizeError(_not_blank(lines[:number]))
+        if len(self._buffer) > self._limit:
+            raise OversizeError(_not_blank(lines))
+        return _not_blank(lines)
 
-    def _check(self, size: int) -> None:
-        if size > self._limit:
-            raise OversizeError
+
+def _not_blank(lines: list[bytes]) -> list[bytes]:
+    return [line for line in lines if line.strip()]
 
 
 class Call:
@@ -90,13 +94,14 @@ class Fault:
 
 
 def parse(frame: bytes, loads: "Loads") -> "Call | Fault | list[Call | Fault]":
-    """The message in a frame: a call, several, or why it is none."""
-    if _too_deep(frame):
-        return Fault(INVALID_REQUEST, f"nested more than {DEPTH} levels deep")
+    """The message in a frame: a call, several, or why it is none. `loads` raises ValueError for what is not JSON."""
+    may_be_deep = frame.count(b"{") + frame.count(b"[") > DEPTH
     try:
         message = loads(frame)
     except (ValueError, RecursionError):
-        return Fault(PARSE_ERROR, "Parse error: not JSON")
+        return Fault(PARSE_ERROR, "Parse error: not JSON" + (", or nested too deeply" if may_be_deep else ""))
+    if may_be_deep and _is_too_deep(message):
+        return Fault(INVALID_REQUEST, f"Invalid Request: nested more than {DEPTH} levels deep")
     if not isinstance(message, list):
         return _call(message)
     if not message:
@@ -112,7 +117,7 @@ def _call(message: object) -> "Call | Fault":
     id_ = message.get("id")
     if isinstance(id_, bool) or not isinstance(id_, str | int | float | None):
         return Fault(INVALID_REQUEST, "Invalid Request: id must be a string, a number or null")
-    text = to_json(id_) if "id" in message else ""
+    text = str(id_) if type(id_) is int else to_json(id_) if "id" in message else ""
     method, parameters = message.get("method"), message.get("params", {})
     if message.get("jsonrpc") != "2.0":
         return Fault(INVALID_REQUEST, 'Invalid Request: jsonrpc must be "2.0"', text or "null")
@@ -123,25 +128,14 @@ def _call(message: object) -> "Call | Fault":
     return Call(text, method, parameters)
 
 
-def _too_deep(frame: bytes) -> bool:
-    """Whether brackets nest too deeply; most frames have too few of them to be looked at more closely."""
-    if frame.count(b"{") + frame.count(b"[") <= DEPTH:
-        return False
-    depth = 0
-    in_string = escaped = False
-    for byte in frame:
-        if in_string:
-            in_string = escaped or byte != 0x22  # noqa: PLR2004 - a quotation mark
-            escaped = byte == 0x5C and not escaped  # noqa: PLR2004 - a backslash
-        elif byte == 0x22:  # noqa: PLR2004
-            in_string = True
-        elif byte in b"{[":
-            depth += 1
-            if depth > DEPTH:
-                return True
-        elif byte in b"}]":
-            depth -= 1
-    return False
+def _is_too_deep(message: object) -> bool:
+    """Whether containers nest too deeply: level by level, so that no depth is a recursion of ours."""
+    level = [message] if isinstance(message, dict | list) else []
+    for _ in range(DEPTH):
+        level = [one for container in level
+                 for one in (container.values() if isinstance(container, dict) else container)
+                 if isinstance(one, dict | list)]
+    return bool(level)
 
 
 def result(id_: str, text: str) -> bytes:

@@ -5,34 +5,46 @@ may take long (a sync after git's work, several writes) runs in a thread, and re
 waiting to be written when a commit begins shares it: one lock, one append a log, one fdatasync, one transaction.
 """
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import trio
 
 from taskstore_core.errors import BusyError, TaskStoreError
-from taskstore_core.kinds import KINDS, Kind
+from taskstore_core.kinds import Kind
 from taskstore_core.request import Outcome, Request
 from taskstore_core.store import Store
 
 from .metrics import Metrics
+from .replies import LOG_HINT
+from .work import ALL
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Fresh = set[object]
+"""The kinds that were found fresh since others last had their turn."""
 
 _FLUSH_S = 1.0
 GROUP = 512
 """Requests in one commit at the most, so that none waits for a very long one."""
-ALL = tuple(KINDS.values())
+_SMALL = 1 << 16
+"""Bytes of a request that is written on the loop."""
+_SLOW_S = 0.005
+"""After a commit that took longer, the next is not made on the loop."""
 
 
 class _Waiting:
     """A request in the queue, and its outcome once there is one."""
 
-    __slots__ = ("done", "outcome", "request", "since")
+    __slots__ = ("done", "outcome", "request", "since", "size")
 
-    def __init__(self, request: Request, since: float) -> None:
+    def __init__(self, request: Request, size: int) -> None:
         self.request = request
-        self.since = since
+        self.size = size
+        self.since = trio.current_time()
         self.done = trio.Event()
         self.outcome: Outcome | TaskStoreError | None = None
 
@@ -44,55 +56,65 @@ class Engine:
         self.store = store
         self.metrics = metrics
         self.on_change: Callable[[], None] = lambda: None
-        self.changed = trio.Event()
         self._alone = trio.Lock()
         self._long = trio.Lock()
         self._second: Store | None = None
         self._queue: list[_Waiting] = []
         self._wake = trio.Event()
         self._closing = False
+        self._took_s = 0.0
 
     # Reading
 
-    def is_fresh(self, kinds: Sequence[Kind] = ALL) -> bool:
-        """Whether a read of `kinds` can be answered on the loop now."""
-        return not self._alone.locked() and self.store.is_fresh(kinds)
+    def is_fresh(self, kinds: Sequence[Kind], fresh: Fresh) -> bool:
+        """Whether a read of `kinds` can be answered on the loop now; noted in `fresh`, and believed if it is there."""
+        if kinds in fresh:
+            return True
+        if self._alone.locked() or not self.store.is_fresh(kinds):
+            return False
+        fresh.add(kinds)
+        return True
 
-    async def in_thread(self, work: Callable[[Store], T]) -> T:
-        """Do something with the store in a thread; nobody else uses it meanwhile."""
+    async def read(self, kinds: Sequence[Kind], work: Callable[[Store], T], *, tell: bool = True) -> T:
+        """Read, when it is our turn: at once if the cache is level, else in a thread, which brings it there.
+
+        Without `tell`, `on_change` is not called for that.
+        """
         async with self._alone:
-            answer = await trio.to_thread.run_sync(work, self.store)
-        self.on_change()
+            if self.store.is_fresh(kinds):
+                return self.store.trusting(work)
+            with self.metrics.sync.time():
+                answer = await trio.to_thread.run_sync(work, self.store)
+        if tell:
+            self.on_change()
         return answer
 
     async def at_length(self, work: Callable[[Store], T]) -> T:
         """Read much in a thread, with a store of its own, so that others go on meanwhile."""
         async with self._long:
-            return await trio.to_thread.run_sync(self._with_second, work)
+            answer = await trio.to_thread.run_sync(self._with_second, work)
+        self.on_change()
+        return answer
 
     def _with_second(self, work: Callable[[Store], T]) -> T:
         if self._second is None:
             self._second = Store(self.store.paths)
         return work(self._second)
 
-    async def refresh(self) -> bool:
-        """Take in what somebody else changed; whether there was anything."""
-        if self.is_fresh():
-            return False
-        with self.metrics.sync.time():
-            await self.in_thread(lambda store: store.look(ALL))
-        return True
-
-    def tell_waiters(self) -> None:
-        """Wake whoever waits for a change."""
-        self.changed.set()
-        self.changed = trio.Event()
+    async def refresh(self) -> None:
+        """Take in what somebody else changed."""
+        await self.read(ALL, lambda store: store.look(ALL))
 
     # Writing
 
-    async def write(self, requests: Sequence[Request]) -> list[Outcome | TaskStoreError]:
-        """The outcomes of requests once what they wrote is durable. Cancelling it changes nothing that was begun."""
-        waiting = [_Waiting(request, trio.current_time()) for request in requests]
+    async def write(self, requests: Sequence[Request], size: int) -> list[Outcome | TaskStoreError]:
+        """The outcomes of requests, of `size` bytes together, once what they wrote is durable.
+
+        Cancelling it changes nothing that was begun.
+        """
+        if self._closing:
+            return [BusyError("the daemon is leaving")] * len(requests)
+        waiting = [_Waiting(request, size) for request in requests]
         self._queue += waiting
         self._wake.set()
         for one in waiting:
@@ -111,22 +133,39 @@ class Engine:
     async def flush(self) -> bool:
         """Whether every line stands in its log, after trying for a second."""
         with trio.move_on_after(_FLUSH_S):
-            while await self.in_thread(lambda store: any(store.pending(kind) for kind in ALL)):
+            while await self._in_thread(lambda store: any(store.pending(kind) for kind in ALL)):
                 await trio.sleep(0.02)
-                await self.in_thread(lambda store: store.sync())
+                await self._in_thread(Store.sync)
             return True
         return False
 
+    async def _in_thread(self, work: Callable[[Store], T]) -> T:
+        async with self._alone:
+            return await trio.to_thread.run_sync(work, self.store)
+
     async def run(self) -> None:
         """Commit what waits, for as long as the daemon lives; ends after `finish` when nothing waits any more."""
-        while True:
-            if not self._queue:
-                if self._closing:
-                    return
-                self._wake = trio.Event()
-                await self._wake.wait()
-            async with self._alone:
-                await self._commit(self._queue[:GROUP])
+        try:
+            while self._queue or not self._closing:
+                if not self._queue:
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+                    continue
+                await self._commit_next()
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._closing = True
+            self._answer(self._queue[:], [BusyError("the daemon is leaving")] * len(self._queue))
+
+    async def _commit_next(self) -> None:
+        try:
+            self._alone.acquire_nowait()  # `acquire` would let readers run first, who would find it taken
+        except trio.WouldBlock:
+            await self._alone.acquire()
+        try:
+            await self._commit(self._queue[:GROUP])
+        finally:
+            self._alone.release()
 
     def finish(self) -> None:
         """End `run` once everything that waits is written."""
@@ -140,23 +179,32 @@ class Engine:
             self._second.close()
 
     async def _commit(self, group: list[_Waiting]) -> None:
-        requests = [one.request for one in group]
+        began = time.perf_counter()
         outcomes: Sequence[Outcome | TaskStoreError]
-        with self.metrics.commit.time():
-            try:
-                outcomes = await self._carry_out(requests)
-            except TaskStoreError as error:
-                outcomes = [error] * len(group)
+        try:
+            outcomes = await self._carry_out(group)
+        except TaskStoreError as error:
+            outcomes = [error] * len(group)
+        except Exception as error:
+            log.exception("a commit failed in a way that nobody thought of")
+            outcomes = [TaskStoreError(f"internal error: {type(error).__name__}", hint=LOG_HINT,
+                                       applied="unknown")] * len(group)
+        self._took_s = time.perf_counter() - began
+        self.metrics.commit.observe(self._took_s)
         self.metrics.group.observe(len(group))
+        self._answer(group, outcomes)
+        self.on_change()
+
+    def _answer(self, group: "list[_Waiting]", outcomes: Sequence[Outcome | TaskStoreError]) -> None:
         del self._queue[:len(group)]
         for one, outcome in zip(group, outcomes, strict=True):
             one.outcome = outcome
             one.done.set()
-        self.on_change()
 
-    async def _carry_out(self, requests: list[Request]) -> Sequence[Outcome | TaskStoreError]:
-        """One write on the loop if nothing is in its way; otherwise in a thread."""
-        if len(requests) == 1 and self.store.is_fresh(ALL):
+    async def _carry_out(self, group: list[_Waiting]) -> Sequence[Outcome | TaskStoreError]:
+        """One small write on the loop if nothing is in its way; otherwise in a thread."""
+        requests = [one.request for one in group]
+        if len(group) == 1 and group[0].size <= _SMALL and self._took_s < _SLOW_S and self.store.is_fresh(ALL):
             try:
                 return self.store.commit(requests, wait_s=0)
             except BusyError:
@@ -168,5 +216,4 @@ class Engine:
         while True:
             await trio.sleep(1)
             if self.store.is_unsettled:
-                async with self._alone:
-                    await trio.to_thread.run_sync(self.store.settle)
+                await self._in_thread(Store.settle)

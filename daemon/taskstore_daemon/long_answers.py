@@ -1,43 +1,36 @@
-"""Answers that take long: lists that must be cut, and waiting for a dependency."""
+"""Lists that are cut where an answer ends."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import orjson
-import trio
-
+from taskstore_core import query
+from taskstore_core.cache import Cache
+from taskstore_core.kinds import find_kind
 from taskstore_core.plain import Json, to_json
-from taskstore_core.request import check_number
 from taskstore_core.rpc import ANSWER_BYTES
 from taskstore_core.store import Store
 
-from .engine import Engine
 
+def cut_list(store: Store, parameters: Mapping[str, Any]) -> str:
+    """The answer to `record.list`, with a cursor at `limit` or where all of it would be more than ANSWER_BYTES.
 
-def cut_list(store: Store, function: Callable[..., Any], parameters: Mapping[str, object]) -> str:
-    """The answer to `record.list`, with a cursor where all of it would be more than ANSWER_BYTES."""
-    answer = function(store, **parameters)
-    size = fitting = 0
-    for item in answer["items"]:
-        size += len(item.encode()) + 1
-        if size > ANSWER_BYTES:
-            break
-        fitting += 1
-    if fitting < len(answer["items"]):
-        answer = function(store, **{**parameters, "limit": max(1, fitting)})
-    return to_json(answer)
+    The rows come from one statement, so that they are of one moment, and no more of them are held than are answered.
+    """
+    kind = find_kind(parameters["kind"])
+    order = parameters.get("order")
+    wanted = query.build(kind, parameters.get("where"), order, parameters.get("limit"), parameters.get("cursor"))
 
-
-async def wait(engine: Engine, id: str, timeout_ms: int | None = None) -> Json:  # noqa: A002 - the name on the wire
-    """The dependency `id` once it is resolved, or as it is when the time is up; raises NotFoundError."""
-    if timeout_ms is not None:
-        check_number("timeout_ms", timeout_ms, 0)
-    line = ""
-    with trio.move_on_after(float("inf") if timeout_ms is None else timeout_ms / 1000):
-        while True:
-            changed = engine.changed
-            line = await engine.in_thread(lambda store: store.get("dependency", id))
-            if orjson.loads(line).get("resolved_at") is not None:
+    def take(cache: Cache) -> str:
+        items: list[Json] = []
+        size, cursor = 0, None
+        last: tuple[Any, str] | None = None
+        for key, value, raw in cache.db.execute(wanted.sql, wanted.parameters):
+            size += len(raw.encode()) + 1
+            if last is not None and (size > ANSWER_BYTES or len(items) == wanted.limit):
+                cursor = query.encode_cursor(order or kind.started, *last)
                 break
-            await changed.wait()
-    return Json(line) if line else Json(await engine.in_thread(lambda store: store.get("dependency", id)))
+            items.append(Json(raw))
+            last = (value, key)
+        return to_json({"items": items, "cursor": cursor})
+
+    return store.ask(take)

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -12,19 +13,21 @@ from taskstore_core.paths import Paths
 from taskstore_core.sockets import peer_uid
 from taskstore_core.store import Store
 
-from .answer import all_methods, own_methods
 from .engine import Engine
 from .head import Head
 from .metrics import Metrics
+from .own_methods import ALL_METHODS, OWN
 from .publisher import Publisher
 from .release import release
+from .replies import Replies
 from .session import Session
-from .subscriptions import Subscription
 from .watcher import Watcher
+from .work import ALL
 
 log = logging.getLogger(__name__)
 
 _GRACE_S = 5
+_AGAIN_S = 1.0
 # Errors of accept(2) that are about one connection, or pass when descriptors are freed (as trio's own server has it).
 _PASSING = {errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.EAGAIN}
 _CROWDED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
@@ -38,22 +41,18 @@ class Server:
         self.socket_path = socket_path
         self.pid = os.getpid()
         self.metrics = Metrics()
+        self.replies = Replies(self.metrics)
         self.engine = Engine(Store(paths), self.metrics)
         self.publisher = Publisher(self.engine, Head(paths))
         self.watcher = Watcher(paths, self.engine, self.publisher, use_inotify=use_inotify)
-        self.methods = all_methods()
-        self.own = own_methods().keys()
+        self.methods = dict(ALL_METHODS)
+        self.own = OWN.keys()
         self.stopping = trio.Event()
         self.stopped = trio.Event()
         self.reason = ""
         self.last_busy = time.monotonic()
-        self._sessions: dict[Session, trio.CancelScope] = {}
+        self._sessions: set[Session] = set()
         self._started = time.time()
-
-    @property
-    def subscriptions(self) -> set[Subscription]:
-        """Everybody who is told of changes."""
-        return self.publisher.subscriptions
 
     @property
     def is_idle(self) -> bool:
@@ -69,24 +68,29 @@ class Server:
     async def run(self, listener: trio.socket.SocketType,
                   task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop`; `started` once connections are taken."""
-        async with trio.open_nursery() as background:
-            background.start_soon(self.engine.run)
-            background.start_soon(self.engine.settle)
-            background.start_soon(self.publisher.run)
-            background.start_soon(self.watcher.run)
-            async with trio.open_nursery() as connections:
-                connections.start_soon(self._accept, listener, connections)
-                task_status.started()
-                await self.stopping.wait()
-                log.info("leaving: %s", self.reason)
-                connections.cancel_scope.deadline = trio.current_time() + _GRACE_S
-                listener.close()
-                for session in self._sessions:
-                    session.close_soon()
-            self.engine.finish()
-            background.cancel_scope.cancel()
-        self.engine.close()
-        self.stopped.set()
+        try:
+            async with trio.open_nursery() as background:
+                background.start_soon(self.engine.run)
+                for task in (self.engine.settle, self.publisher.run, self.watcher.run):
+                    background.start_soon(_keep_running, task)
+                await self._serve_all(listener, task_status)
+                self.engine.finish()
+                background.cancel_scope.cancel()
+        finally:
+            self.engine.close()
+            self.stopped.set()
+
+    async def _serve_all(self, listener: trio.socket.SocketType, task_status: trio.TaskStatus[None]) -> None:
+        """Serve connections until `stop`, and give those that are there some seconds to end."""
+        async with trio.open_nursery() as connections:
+            connections.start_soon(self._accept, listener, connections)
+            task_status.started()
+            await self.stopping.wait()
+            log.info("leaving: %s", self.reason)
+            connections.cancel_scope.deadline = trio.current_time() + _GRACE_S
+            listener.close()
+            for session in self._sessions:
+                session.close_soon()
 
     async def _accept(self, listener: trio.socket.SocketType, nursery: trio.Nursery) -> None:
         while not self.stopping.is_set():
@@ -115,13 +119,16 @@ class Server:
                                            {"kind": "busy", "retryable": True, "applied": "no"}))
                 return
             session = Session(sock, self)
-            with trio.CancelScope() as scope:
-                self._sessions[session] = scope
-                try:
-                    await session.run()
-                finally:
-                    del self._sessions[session]
-                    self.last_busy = time.monotonic()
+            self._sessions.add(session)
+            if self.stopping.is_set():
+                session.close_soon()
+            try:
+                await session.run()
+            except* Exception:  # a fault of ours: it costs this connection, and no other
+                log.exception("a connection failed")
+            finally:
+                self._sessions.discard(session)
+                self.last_busy = time.monotonic()
 
     # What it says of itself
 
@@ -132,16 +139,17 @@ class Server:
                 "limits": rpc.LIMITS}
 
     def epoch(self) -> str:
-        """The epoch of the cursors that are given now; "" before the cache was read."""
-        cursor = self.publisher.cursor
-        return cursor[0] if cursor is not None else ""
+        """The epoch of the cursors that are given now; "" while the cache is behind."""
+        if not self.engine.is_fresh(ALL, set()):
+            return ""
+        return self.engine.store.trusting(lambda store: store.ask(lambda cache: cache.epoch()))
 
     def status(self) -> dict[str, object]:
         """The answer to `daemon.status`."""
         return {"running": True, "pid": self.pid, "socket": self.socket_path, "version": release(),
                 "protocol": rpc.PROTOCOL, "store": self.paths.directory,
                 "uptime_s": round(time.time() - self._started, 3), "connections": len(self._sessions),
-                "subscribers": len(self.subscriptions), "requests": self.metrics.requests.total(),
+                "subscribers": len(self.publisher.subscriptions), "requests": self.metrics.requests.total(),
                 "writes_waiting": self.engine.waiting,
                 "oldest_write_ms": round(self.engine.oldest_waiting_s() * 1000, 3),
                 "change_lag_ms": self.watcher.lag_ms, "watching": "inotify" if self.watcher.is_watching else "stat",
@@ -150,10 +158,20 @@ class Server:
     def metrics_text(self) -> str:
         """The answer to `daemon.metrics`."""
         self.metrics.connections.set(len(self._sessions))
-        self.metrics.subscribers.set(len(self.subscriptions))
+        self.metrics.subscribers.set(len(self.publisher.subscriptions))
         self.metrics.waiting.set(self.engine.waiting)
         self.metrics.oldest.set(self.engine.oldest_waiting_s())
         return self.metrics.text()
+
+
+async def _keep_running(task: Callable[[], Awaitable[None]]) -> None:
+    """Run what should run for ever; what nobody thought of is logged, and it begins anew."""
+    while True:
+        try:
+            await task()
+        except* Exception:
+            log.exception("%s failed", getattr(task, "__qualname__", task))
+        await trio.sleep(_AGAIN_S)
 
 
 async def _say(sock: trio.socket.SocketType, data: bytes) -> None:

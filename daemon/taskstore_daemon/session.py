@@ -1,36 +1,36 @@
-"""One connection: frames in, answers out, in order.
+"""One connection: what is asked on it is answered in order, waits and notifications excepted.
 
-Most calls are answered where they are read, with no task or thread of their own. Neighbouring writes are handed to
-the engine together. What takes long waits in a queue behind which later calls line up, while the connection is read
-on, so that it can be cancelled. Waiting for a dependency and notifications keep no order.
+Most calls are answered where they are read, with no task or thread of their own, and neighbouring writes go to the
+committer together. What takes longer goes into a backlog, behind which later calls line up while the connection is
+read on, so that they can be cancelled.
 """
 
-import contextlib
-import socket
 import time
-from collections import deque
+from collections.abc import Callable, Coroutine
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import trio
 
 from taskstore_core import rpc
-from taskstore_core.errors import InvalidError, TaskStoreError, UnsupportedVersionError
-from taskstore_core.kinds import find_kind
+from taskstore_core.errors import BusyError
 from taskstore_core.plain import to_json
-from taskstore_core.request import Outcome
-from taskstore_core.rpc import Call, Fault, Framer, OversizeError
+from taskstore_core.rpc import Call, Fault
 
-from .answer import NoMethodError, Work, bad_parameters, refusal
-from .long_answers import cut_list, wait
+from .answerer import Answerer, loads
+from .backlog import Backlog, Entry, runs
 from .subscriptions import Subscription
+from .wire import FrameError, GoneError, Wire
+from .work import Work
 
 if TYPE_CHECKING:
     from .server import Server
 
-Message = Call | Fault | list[Call | Fault]
-_READ = 1 << 16
-_BY_ITSELF = frozenset({"changes.subscribe", "changes.unsubscribe", "daemon.shutdown"})
+WAITS = 1024
+"""Waits of one connection at the most."""
+_TURN_S = 0.002
+_TURN_BYTES = 1 << 16
+_LOOK_S = 1.0
 
 
 class Session:
@@ -38,341 +38,226 @@ class Session:
 
     def __init__(self, sock: trio.socket.SocketType, server: "Server") -> None:
         self.server = server
-        self.engine = server.engine
         self.subscriptions: dict[int, Subscription] = {}
-        self._sock = sock
-        self._framer = Framer()
-        self._sending = trio.Lock()
-        self._queue: deque[Message] = deque()
-        self._queued = trio.Event()
-        self._room = trio.Event()
-        self._idle = trio.Event()
-        self._idle.set()
-        self._cancelled: set[str] = set()
-        self._scopes: dict[str, trio.CancelScope] = {}
+        self._wire = Wire(sock)
+        self._answerer = Answerer(self)
+        self._replies = server.replies
+        self._backlog = Backlog()
+        self._is_working = False
+        self._waiting: set[Entry] = set()
+        self._new: list[Subscription] = []
+        self._change = trio.Event()
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
         """Serve the connection until the other end or the server closes it."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self._work)
             try:
                 await self._read()
-                await self._idle.wait()
-            except (OSError, trio.ClosedResourceError):
-                pass  # gone: what it asked for is done or not done all the same
+                await self._linger()
+            except GoneError:
+                pass  # what it asked for is done or not done all the same
             finally:
                 for subscription in self.subscriptions.values():
-                    self.server.subscriptions.discard(subscription)
+                    self.server.publisher.forget(subscription)
                 nursery.cancel_scope.cancel()
 
     def close_soon(self) -> None:
         """Take no more calls; what was taken is answered, then the connection ends."""
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RD)
+        self._wire.stop_receiving()
+        self._change.set()
 
-    def start(self, subscription: Subscription) -> None:
-        """Have a subscription's events sent."""
-        assert self._nursery is not None  # noqa: S101 - only a running session subscribes
-        self._nursery.start_soon(subscription.run, self.send)
+    def add(self, subscription: Subscription) -> None:
+        """Take on a subscription; its events follow the answer that is being made."""
+        self.subscriptions[subscription.number] = subscription
+        self._new.append(subscription)
 
-    async def send(self, data: bytes) -> None:
-        """Send whole frames; one sender at a time."""
-        if not data:
-            return
-        async with self._sending:
-            view = memoryview(data)
-            while view:
-                view = view[await self._sock.send(view):]
+    def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        """Do something beside reading; nobody at the other end ends the session and nothing else."""
+        assert self._nursery is not None  # noqa: S101 - only a running session has something to do
+        scope = self._nursery.cancel_scope
+
+        async def run() -> None:
+            try:
+                await function(*arguments)
+            except GoneError:
+                scope.cancel()
+
+        self._nursery.start_soon(run)
 
     # Reading
 
     async def _read(self) -> None:
-        while data := await self._receive():
-            try:
-                frames = self._framer.feed(data)
-            except OversizeError:
-                await self.send(rpc.error("null", rpc.INVALID_REQUEST,
-                                          f"Invalid Request: a frame of more than {rpc.FRAME_BYTES} bytes"))
-                return
-            await self._take(deque(rpc.parse(frame, orjson.loads) for frame in frames))
-            while len(self._queue) > rpc.IN_FLIGHT:
-                self._room = trio.Event()
-                await self._room.wait()
+        try:
+            while frames := await self._wire.receive():
+                await self._take(frames)
+                await self._backlog.room()
+        except FrameError as error:
+            await self._take(error.frames)
+            await self._backlog.empty()
+            await self._wire.say_farewell(rpc.error("null", error.code, str(error)))
+            raise GoneError from error
 
-    async def _receive(self) -> bytes:
-        if not self._framer.is_partial:
-            return await self._sock.recv(_READ)
-        with trio.move_on_after(rpc.FRAME_S):
-            return await self._sock.recv(_READ)
-        await self.send(rpc.error("null", rpc.INVALID_REQUEST,
-                                  f"Invalid Request: a frame took more than {rpc.FRAME_S} s"))
-        return b""
+    async def _linger(self) -> None:
+        """After the last request: until all is answered, or nobody is there to hear of what happens."""
+        await self._backlog.empty()
+        while (self._waiting or self.subscriptions) and not self.server.stopping.is_set() and not self._wire.is_gone():
+            self._change = trio.Event()
+            with trio.move_on_after(_LOOK_S):
+                await self._change.wait()
 
-    async def _take(self, messages: deque[Message]) -> None:
-        """Answer what can be answered at once; put the rest into the queue, behind what is there."""
-        answers: list[bytes] = []
-        while messages:
-            if self._idle.is_set():
-                answered = self._answer_now(messages[0])
-                if answered is not None:
-                    answers.append(answered)
-                    messages.popleft()
-                    continue
-                if writes := self._leading_writes(messages):
-                    await self.send(b"".join(answers))
-                    answers = [await self._write(writes)]
-                    continue
-            await self.send(b"".join(answers))
-            answers = []
-            self._enqueue(messages)
-        await self.send(b"".join(answers))
+    async def _take(self, frames: list[bytes]) -> None:
+        """Answer what can be answered at once; put the rest into the backlog, behind what is there.
 
-    def _enqueue(self, messages: deque[Message]) -> None:
-        while messages:
-            message = messages.popleft()
-            if isinstance(message, Call) and message.method == "$/cancelRequest":
-                self._cancel(message)
+        The others get their turn after some milliseconds or a full buffer of answers.
+        """
+        turn = _Turn()
+        for frame in frames:
+            item = self._look(frame)
+            if isinstance(item, Work) and item.writes and not self._backlog:
+                turn.writes.append(item)
                 continue
-            self._queue.append(message)
-            self._idle = trio.Event() if self._idle.is_set() else self._idle
-        self._queued.set()
+            if turn.writes:
+                await self._flush(turn)
+            answer = None if self._backlog else self._answer_at_once(item, turn)
+            if answer is None:
+                await self._flush(turn)
+                self._put(item, len(frame))
+            else:
+                turn.add(answer)
+            if turn.is_over():
+                await self._flush(turn)
+        await self._flush(turn)
 
-    async def _work(self) -> None:
-        """Answer what is in the queue, in order."""
-        while True:
-            await self._queued.wait()
-            self._queued = trio.Event()
-            while self._queue:
-                message = self._queue[0]
-                answer = await self._answer(message)
-                self._queue.popleft()
-                self._room.set()
-                await self.send(answer)
-            self._idle.set()
+    def _answer_at_once(self, item: "Work | bytes | list[Entry]", turn: "_Turn") -> bytes | None:
+        if isinstance(item, Work):
+            return self._answerer.at_once(item, turn.fresh)
+        return item if isinstance(item, bytes) else None
 
-    # Answering
+    async def _flush(self, turn: "_Turn") -> None:
+        """Send the answers, carry out the writes that follow them, and let others have their turn."""
+        answers, writes = turn.end()
+        if answers:
+            await self._wire.send(answers)
+        if writes:
+            await self._wire.send(b"".join(await self._answerer.write(writes)))
+        elif not answers:
+            await trio.lowlevel.checkpoint()
+        turn.begin()
 
-    def _answer_now(self, message: Message) -> bytes | None:  # noqa: PLR0911 - one for each kind of message
-        """The answer to a message that needs no waiting; None if it does."""
-        if isinstance(message, Fault):
-            return rpc.error(message.id, message.code, message.message)
-        if isinstance(message, list):
-            return None
-        if message.method == "$/cancelRequest":
+    def _look(self, frame: bytes) -> "Work | bytes | list[Entry]":
+        """What a frame asks for; a cancellation is carried out."""
+        message = rpc.parse(frame, loads)
+        if not isinstance(message, list):
+            return self._look_at(message, len(frame))
+        return [Entry(self._look_at(one, len(frame)), 0) for one in message]
+
+    def _look_at(self, message: Call | Fault, size: int) -> Work | bytes:
+        if isinstance(message, Call) and message.method == "$/cancelRequest":
             self._cancel(message)
-            return b""
-        began = time.perf_counter()
-        try:
-            work = self._work_of(message)
-            if isinstance(work, bytes):
-                return work
-            if work.method.request is not None or work.method.waits or work.is_long or message.method in _BY_ITSELF:
-                return None
-            if message.method in self.server.own:
-                result: Any = work.method.function(self, **work.parameters) if work.method.function else None
-            elif self.engine.is_fresh(work.kinds()):
-                result = self._short(work)
-                if result is None:
-                    return None
-            else:
-                return None
-            return self._done(message, to_json(result), began)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it
-            return self._failed(message, error, began)
-
-    def _short(self, work: Work) -> Any:  # noqa: ANN401 - plain data
-        """The answer to a read on the loop; None where it turns out to be long."""
-        function = work.method.function
-        assert function is not None  # noqa: S101 - it does not write
-        short = work.short_list()
-        result: Any = self.engine.store.trusting(lambda store: function(store, **(short or work.parameters)))
-        return None if short is not None and result["cursor"] is not None else result
-
-    def _work_of(self, call: Call) -> "Work | bytes":
-        """The call in order, or the answer that says what is wrong with it."""
-        try:
-            return Work(call, self.server.methods)
-        except (InvalidError, NoMethodError) as error:
-            if call.id == "":
-                return b""
-            made = bad_parameters(call.id, error) if isinstance(error, InvalidError) else refusal(call.id, error)
-            self.server.metrics.requests.note(call.method if made[1] == "invalid_params" else "?", made[1], 0.0)
-            return made[0]
-
-    def _leading_writes(self, messages: deque[Message]) -> list[Work]:
-        """The writes at the head of `messages`, taken from it; those that are out of order stay."""
-        works: list[Work] = []
-        while messages and isinstance(call := messages[0], Call):
-            method = self.server.methods.get(call.method)
-            if method is None or method.request is None:
-                break
-            work = self._work_of(call)
-            if isinstance(work, bytes):
-                break
-            works.append(work)
-            messages.popleft()
-        return works
-
-    async def _write(self, works: list[Work]) -> bytes:
-        """Carry out writes together; their answers in order."""
-        began = time.perf_counter()
-        requests, failed = [], {}
-        for number, work in enumerate(works):
-            try:
-                assert work.method.request is not None  # noqa: S101 - it writes
-                requests.append(work.method.request(**work.parameters))
-            except TaskStoreError as error:
-                failed[number] = error
-        with trio.CancelScope(shield=True):  # what was begun is finished, whoever has gone
-            outcomes = iter(await self.engine.write(requests) if requests else [])
-        answers = []
-        for number, work in enumerate(works):
-            outcome = failed.get(number) or next(outcomes)
-            if isinstance(outcome, Outcome):
-                meta = await self._meta(work)
-                answers.append(self._done(work.call, to_json(outcome.result), began, meta))
-            else:
-                answers.append(self._failed(work.call, outcome, began))
-        return b"".join(answers)
-
-    async def _meta(self, work: Work) -> str:
-        if not work.flush:
-            return ""
-        return f',"meta":{{"flushed":{to_json(await self.engine.flush())}}}'
-
-    async def _answer(self, message: Message) -> bytes:  # noqa: PLR0911 - one for each kind of message
-        """The answer to any message, however long it takes."""
-        if isinstance(message, list):
-            return await self._answer_batch(message)
-        if isinstance(message, Call) and message.id in self._cancelled:
-            self._cancelled.discard(message.id)
-            return rpc.error(message.id, rpc.CANCELLED, "Request cancelled")
-        answered = self._answer_now(message)
-        if answered is not None or isinstance(message, Fault):
-            return answered or b""
-        work = self._work_of(message)
-        if isinstance(work, bytes):
-            return work
-        if work.method.request is not None:
-            return await self._write([work])
-        if work.method.waits:
-            assert self._nursery is not None  # noqa: S101 - it runs
-            self._nursery.start_soon(self._answer_later, work)
-            return b""
-        return await self._answer_slowly(work)
-
-    async def _answer_batch(self, messages: list[Call | Fault]) -> bytes:
-        """The answers to a batch, in order; neighbouring writes share a commit."""
-        answers: list[bytes] = []
-        left: deque[Message] = deque(messages)
-        while left:
-            if writes := self._leading_writes(left):
-                answers += (await self._write(writes)).splitlines()
-                continue
-            message = left.popleft()
-            work = self._work_of(message) if isinstance(message, Call) else b""
-            waits = isinstance(work, Work) and work.method.waits
-            answers.append(await self._answer_slowly(work) if waits and isinstance(work, Work)
-                           else await self._answer(message))
-        return rpc.batch([answer for answer in answers if answer])
-
-    async def _answer_later(self, work: Work) -> None:
-        await self.send(await self._answer_slowly(work))
-
-    async def _answer_slowly(self, work: Work) -> bytes:
-        began = time.perf_counter()
-        scope = self._scopes[work.call.id] = trio.CancelScope()
-        try:
-            with scope:
-                return self._done(work.call, await self._result(work), began)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it
-            return self._failed(work.call, error, began)
-        finally:
-            self._scopes.pop(work.call.id, None)
-        return rpc.error(work.call.id, rpc.CANCELLED, "Request cancelled") if work.call.id else b""
-
-    async def _result(self, work: Work) -> str:
-        function = work.method.function
-        assert function is not None  # noqa: S101 - what writes goes another way
-        if work.method.name in self.server.own:
-            result = function(self, **work.parameters)
-            return to_json(await result if hasattr(result, "__await__") else result)
-        if work.method.waits:
-            return to_json(await wait(self.engine, **work.parameters))  # type: ignore[arg-type]  # looked at by Work
-        if work.method.name == "record.list":
-            return await self.engine.at_length(lambda store: cut_list(store, function, work.parameters))
-        if work.is_long:
-            return await self.engine.at_length(lambda store: to_json(function(store, **work.parameters)))
-        return await self.engine.in_thread(lambda store: to_json(function(store, **work.parameters)))
+            return rpc.result(message.id, "null") if message.id else b""
+        return self._answerer.look(message, size)
 
     def _cancel(self, call: Call) -> None:
         id_ = to_json(call.parameters.get("id")) if isinstance(call.parameters, dict) else ""
-        if id_ in self._scopes:
-            self._scopes[id_].cancel()
-        elif any(isinstance(message, Call) and message.id == id_ for message in self._queue):
-            self._cancelled.add(id_)
+        found = self._backlog.find(id_) or next((entry for entry in self._waiting if entry.find(id_)), None)
+        if found is not None:
+            found.scope.cancel()
 
-    def _done(self, call: Call, text: str, began: float, meta: str = "") -> bytes:
-        self.server.metrics.requests.note(call.method, "ok", time.perf_counter() - began)
-        if call.id == "":
-            return b""
-        if len(text) > rpc.FRAME_BYTES - 1024:
-            return self._failed(call, InvalidError(f"the answer has {len(text)} characters, too many for one frame",
-                                                   hint="ask for less at once"), began)
-        return f'{{"jsonrpc":"2.0","id":{call.id},"result":{text}{meta}}}\n'.encode()
+    # The backlog
 
-    def _failed(self, call: Call, error: Exception, began: float) -> bytes:
-        frame, outcome = refusal(call.id, error)
-        self.server.metrics.requests.note(call.method, outcome, time.perf_counter() - began)
-        return frame if call.id else b""
+    def _put(self, item: "Work | bytes | list[Entry]", size: int) -> None:
+        if item == b"":
+            return
+        self._backlog.put(Entry(item, size))
+        if not self._is_working:
+            self._is_working = True
+            self._spawn(self._work)
 
-    # What only a daemon answers
+    async def _work(self) -> None:
+        """Answer the backlog, in order; ends when there is none."""
+        while self._backlog:
+            entries = self._backlog.first()
+            answers = await self._answer(entries)
+            await self._wire.send(b"".join(answers))
+            self._backlog.drop(len(entries))
+            while self._new:
+                self._spawn(self._new.pop(0).run, self._wire.send)
+        self._is_working = False
 
-    def hello(self, protocol: list[object] | None = None, client: str = "",
-              capabilities: dict[str, object] | None = None) -> dict[str, object]:  # noqa: ARG002 - none so far
-        """Who answers; raises UnsupportedVersionError where the ranges of protocols do not meet."""
-        low, high = (*(protocol or [rpc.PROTOCOL]), rpc.PROTOCOL)[:2] if protocol else (rpc.PROTOCOL, rpc.PROTOCOL)
-        if not isinstance(low, int) or not isinstance(high, int):
-            raise InvalidError("protocol: must be [least, greatest]", field="protocol")
-        if not low <= rpc.PROTOCOL <= high:
-            raise UnsupportedVersionError(
-                f"this daemon speaks protocol {rpc.PROTOCOL}, {client or 'the client'} {low} to {high}",
-                hint="taskstore daemon stop, then try again; or --no-daemon")
-        return self.server.greeting()
+    async def _answer(self, entries: list[Entry]) -> list[bytes]:
+        """The answers to neighbouring writes, or to one entry of any other kind; none yet to one that waits."""
+        item = entries[0].item
+        if isinstance(item, list):
+            return [await self._answer_batch(item)]
+        if isinstance(item, Work) and item.method.waits and not entries[0].scope.cancel_called:
+            return [self._begin_to_wait(entries[0], item)]
+        return await self._answer_now(entries)
 
-    async def subscribe(self, kinds: list[object] | None = None, where: dict[str, object] | None = None,
-                        since: str | None = None) -> dict[str, object]:
-        """Begin to send changes."""
-        names = [find_kind(str(kind)).name for kind in kinds] if kinds is not None else None
-        subscription, cursor, fresh = await self.server.publisher.subscribe(self, names, where, since)
-        return {"subscription": subscription.number, "cursor": cursor, "fresh": fresh}
+    async def _answer_now(self, entries: list[Entry]) -> list[bytes]:
+        if entries[0].writes():
+            works = [entry.item for entry in entries if isinstance(entry.item, Work)]
+            wanted = [not entry.scope.cancel_called for entry in entries]  # what is taken now is carried out
+            answers = iter(await self._answerer.write(list(compress(works, wanted))))
+            return [next(answers) if is_wanted else self._replies.cancelled(work.call)
+                    for work, is_wanted in zip(works, wanted, strict=True)]
+        (entry,) = entries
+        if not isinstance(entry.item, Work):
+            return [entry.item] if isinstance(entry.item, bytes) else []
+        if not entry.scope.cancel_called:
+            with entry.scope:
+                return [await self._answerer.answer(entry.item)]
+        return [self._replies.cancelled(entry.item.call)]
 
-    def unsubscribe(self, subscription: int) -> dict[str, object]:
-        """Send no more of them."""
-        found = self.subscriptions.pop(subscription, None)
-        if found is None:
-            raise InvalidError(f"there is no subscription {subscription} on this connection", field="subscription")
-        self.server.subscriptions.discard(found)
-        found.end()
-        return {"subscription": subscription}
+    async def _answer_batch(self, entries: list[Entry]) -> bytes:
+        answers: list[tuple[Work | None, bytes]] = []
+        for run in runs(entries):
+            for entry, answer in zip(run, await self._answer_now(run), strict=True):
+                answers.append((entry.item if isinstance(entry.item, Work) else None, answer))
+        return self._answerer.batch(answers)
 
-    def status(self) -> dict[str, object]:
-        """Who serves, and how far behind."""
-        return self.server.status()
+    def _begin_to_wait(self, entry: Entry, work: Work) -> bytes:
+        if len(self._waiting) >= WAITS:
+            busy = BusyError(f"{WAITS} requests of this connection wait already")
+            return self._replies.failed(work.call, busy, time.perf_counter())
+        self._waiting.add(entry)
+        self._spawn(self._wait, entry)
+        return b""
 
-    def metrics(self) -> dict[str, object]:
-        """What was counted."""
-        return {"text": self.server.metrics_text()}
+    async def _wait(self, entry: Entry) -> None:
+        (answer,) = await self._answer_now([entry])
+        await self._wire.send(answer)
+        self._waiting.discard(entry)
+        self._change.set()
 
-    def shutdown(self) -> dict[str, object]:
-        """Leave, once this is answered."""
-        self.server.stop("asked to by a client")
-        return {"pid": self.server.pid}
 
-    def discover(self) -> dict[str, object]:
-        """The OpenRPC document."""
-        from .openrpc import document
+class _Turn:
+    """What was answered since others had their turn, and the writes behind it."""
 
-        return document(self.server.methods)
+    def __init__(self) -> None:
+        self.writes: list[Work] = []
+        self.fresh: set[object] = set()
+        self._answers: list[bytes] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Count anew; whatever was known of the files is old."""
+        self.fresh.clear()
+        self._size = 0
+        self._began = time.perf_counter()
+
+    def add(self, answer: bytes) -> None:
+        """Take an answer."""
+        self._answers.append(answer)
+        self._size += len(answer)
+
+    def is_over(self) -> bool:
+        """Whether the others have waited long enough."""
+        return self._size > _TURN_BYTES or time.perf_counter() - self._began > _TURN_S
+
+    def end(self) -> tuple[bytes, list[Work]]:
+        """What was collected, which is forgotten."""
+        answers, writes = b"".join(self._answers), self.writes
+        self._answers, self.writes = [], []
+        return answers, writes

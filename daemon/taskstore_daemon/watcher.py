@@ -4,9 +4,11 @@ Both are only hints. What decides is the signature of the files, which every rea
 something makes subscribers wait for the next look, and nobody read anything stale.
 """
 
+import contextlib
 import logging
 import os
 import time
+from typing import TYPE_CHECKING
 
 import trio
 import watchfiles
@@ -20,10 +22,14 @@ from taskstore_core.signature import look
 from .engine import Engine
 from .publisher import Publisher
 
+if TYPE_CHECKING:
+    from taskstore_core.signature import Signature
+
 log = logging.getLogger(__name__)
 
 _SLOW_S = 1.0
 _QUICK_S = 0.02  # where there is no inotify: a look costs some 30 µs
+_AGAIN_S = 60.0
 _DEBOUNCE_MS = 20
 _STEP_MS = 5
 
@@ -36,6 +42,9 @@ class Watcher:
         self._engine = engine
         self._publisher = publisher
         self._use_inotify = use_inotify
+        self._seen: list[Signature] = []
+        self._trouble = ""
+        self._names = frozenset({*LOGS, ".version", "store.db", "HEAD", "index", os.path.basename(paths.directory)})
         self.is_watching = False
         self.lag_ms = 0.0  # from the last change of a file that was noticed to the cache
 
@@ -44,13 +53,11 @@ class Watcher:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look_regularly)
             while self._use_inotify:
-                folders = self._folders()
                 try:
-                    await self._watch(folders)
+                    await self._watch(self._folders())
                 except (OSError, WatchfilesRustInternalError) as error:
                     log.warning("no inotify, looking every %d ms instead: %s", _QUICK_S * 1000, error)
-                    self.is_watching = False
-                    await trio.sleep(60)
+                    await trio.sleep(_AGAIN_S)
                 await trio.sleep(_QUICK_S)
 
     def _folders(self) -> list[str]:
@@ -62,16 +69,24 @@ class Watcher:
         """Watch until the store's folder is another one."""
         store = _identity(self._paths.directory)
         stop = trio.Event()
-        try:
+        changes = watchfiles.awatch(*folders, watch_filter=self._matters, debounce=_DEBOUNCE_MS, step=_STEP_MS,
+                                    stop_event=stop, recursive=False, ignore_permission_denied=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_set_when_cancelled, stop)
             self.is_watching = True
-            async for _ in watchfiles.awatch(*folders, watch_filter=None, debounce=_DEBOUNCE_MS, step=_STEP_MS,
-                                             stop_event=stop, recursive=False, ignore_permission_denied=True):
-                await self.look()
-                if _identity(self._paths.directory) != store:
-                    return
-        finally:
-            self.is_watching = False
-            stop.set()  # before the cancellation gets there: the thread would keep us for five seconds
+            try:
+                async with contextlib.aclosing(changes):
+                    async for _ in changes:
+                        await self.look()
+                        if _identity(self._paths.directory) != store:
+                            break
+            finally:
+                self.is_watching = False
+                stop.set()
+            nursery.cancel_scope.cancel()
+
+    def _matters(self, _: watchfiles.Change, path: str) -> bool:
+        return os.path.basename(path) in self._names
 
     async def _look_regularly(self) -> None:
         while True:
@@ -79,21 +94,35 @@ class Watcher:
             await self.look()
 
     async def look(self) -> None:
-        """Take in what changed, and tell."""
+        """Take in what changed, and have it told."""
+        seen = [look(self._paths.file(log)) for log in LOGS]
         try:
-            if await self._engine.refresh():
-                lag = self._age()
-                self.lag_ms = round(lag * 1000, 3)
-                self._engine.metrics.change_lag.observe(lag)
-                self._publisher.wake()
+            await self._engine.refresh()
+            if self._trouble:
+                log.info("the store can be read again")
+            self._trouble = ""
         except TaskStoreError as error:
-            log.info("the store cannot be read now: %s", error.message)
+            if error.message != self._trouble:
+                log.warning("the store cannot be read now: %s", error.message)
+            self._trouble = error.message
+        if seen != self._seen:
+            self._note_lag(seen)
+            self._seen = seen
+        self._publisher.look()
+
+    def _note_lag(self, seen: "list[Signature]") -> None:
+        if self._seen:
+            lag = max(0.0, (time.time_ns() - max(one[4] for one in seen)) / 1e9)
+            self.lag_ms = round(lag * 1000, 3)
+            self._engine.metrics.change_lag.observe(lag)
 
 
-    def _age(self) -> float:
-        """How long ago, in seconds, the log that was changed last was changed."""
-        stamps = [look(self._paths.file(log))[4] for log in LOGS]
-        return max(0.0, (time.time_ns() - max(stamps)) / 1e9)
+async def _set_when_cancelled(stop: trio.Event) -> None:
+    """Set `stop` as soon as the watch is cancelled: its thread would keep us for five seconds otherwise."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        stop.set()
 
 
 def _identity(path: str) -> tuple[int, int]:

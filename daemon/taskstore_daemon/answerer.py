@@ -1,0 +1,144 @@
+"""Carrying out calls and making their answers: at once where that is right, else by the engine or in a thread."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import trio
+
+from taskstore_core import rpc
+from taskstore_core.errors import InvalidError, TaskStoreError
+from taskstore_core.plain import to_json
+from taskstore_core.request import Outcome, Request
+from taskstore_core.rpc import Call, Fault
+
+from .long_answers import cut_list
+from .own_methods import IN_ORDER
+from .replies import too_large
+from .waits import wait
+from .work import NoMethodError, Work
+
+if TYPE_CHECKING:
+    from .engine import Fresh
+    from .session import Session
+
+
+def loads(frame: bytes) -> object:
+    """The value of JSON text; raises ValueError. orjson would make floats of whole numbers from 2^64 on."""
+    try:
+        return msgspec.json.decode(frame)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from None
+
+
+class Answerer:
+    """What carries out the calls of one session."""
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+        self._server = session.server
+        self._engine = session.server.engine
+        self._replies = session.server.replies
+
+    def look(self, message: Call | Fault, size: int) -> Work | bytes:
+        """A call that is in order, or the answer that says what is wrong; `size` are the bytes of its frame."""
+        if isinstance(message, Fault):
+            return rpc.error(message.id, message.code, message.message)
+        try:
+            return Work(message, self._server.methods, size)
+        except (InvalidError, NoMethodError) as error:
+            return self._replies.refused(message, error)
+
+    def at_once(self, work: Work, fresh: "Fresh") -> bytes | None:
+        """The answer to a call that needs no waiting; None if it does. `fresh` are kinds that were just looked at."""
+        method = work.method
+        if method.request is not None or method.waits or work.is_long or method.name in IN_ORDER:
+            return None
+        began = time.perf_counter()
+        try:
+            text = self._text_at_once(work, fresh)
+            return None if text is None else self._replies.done(work.call, text, began)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it
+            return self._replies.failed(work.call, error, began)
+
+    def _text_at_once(self, work: Work, fresh: "Fresh") -> str | None:
+        if work.method.name in self._server.own:
+            return to_json(_reading(work)(self._session))
+        if not self._engine.is_fresh(work.kinds(), fresh):
+            return None
+        short = work.short_list()
+        result: Any = self._engine.store.trusting(_reading(work, short))
+        return None if short is not None and result["cursor"] is not None else to_json(result)
+
+    async def write(self, works: Sequence[Work]) -> list[bytes]:
+        """Carry out writes together; their answers in order."""
+        began = time.perf_counter()
+        made = [_request(work) for work in works]
+        requests = [one for one in made if isinstance(one, Request)]
+        with trio.CancelScope(shield=True):  # what was begun is finished, whoever has gone
+            outcomes = iter(await self._engine.write(requests, sum(work.size for work in works)) if requests else [])
+            flushed = to_json(await self._engine.flush()) if any(work.flush for work in works) else ""
+        answers = []
+        for work, one in zip(works, made, strict=True):
+            outcome = next(outcomes) if isinstance(one, Request) else one
+            meta = f',"meta":{{"flushed":{flushed}}}' if work.flush else ""
+            answers.append(self._written(work.call, outcome, began, meta))
+        return answers
+
+    def _written(self, call: Call, outcome: Outcome | Exception, began: float, meta: str) -> bytes:
+        if isinstance(outcome, Exception):
+            return self._replies.failed(call, outcome, began)
+        try:
+            return self._replies.done(call, to_json(outcome.result), began, meta, applied="yes")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it
+            return self._replies.failed(call, error, began)
+
+    async def answer(self, work: Work) -> bytes:
+        """The answer to a call that does not write, however long it takes."""
+        answered = self.at_once(work, set())
+        if answered is not None:
+            return answered
+        began = time.perf_counter()
+        try:
+            return self._replies.done(work.call, await self._result(work), began)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it
+            return self._replies.failed(work.call, error, began)
+
+    async def _result(self, work: Work) -> str:
+        if work.method.name in self._server.own:
+            result = _reading(work)(self._session)
+            return to_json(await result if hasattr(result, "__await__") else result)
+        if work.method.waits:
+            return await wait(self._engine, self._server.publisher.waits, work.parameters)
+        if work.is_long:
+            return await self._engine.at_length(lambda store: to_json(_reading(work)(store)))
+        if work.short_list() is not None:
+            return await self._engine.at_length(lambda store: cut_list(store, work.parameters))
+        return await self._engine.read(work.kinds(), lambda store: to_json(_reading(work)(store)))
+
+    def batch(self, answers: "list[tuple[Work | None, bytes]]") -> bytes:
+        """The answers to the calls of a batch as one frame, which may not be too large."""
+        frames, size = [], 0
+        for work, answer in answers:
+            if size + len(answer) > rpc.FRAME_BYTES and work is not None:
+                error = too_large(size + len(answer), "yes" if work.writes else "no")
+                answer = self._replies.failed(work.call, error, time.perf_counter())  # noqa: PLW2901 - instead of it
+            else:
+                size += len(answer) + 1
+            frames.append(answer)
+        return rpc.batch([frame for frame in frames if frame])
+
+
+def _reading(work: Work, parameters: "dict[str, object] | None" = None) -> Callable[..., Any]:
+    function = work.method.function
+    assert function is not None  # noqa: S101 - it does not write
+    return lambda store: function(store, **(parameters or work.parameters))
+
+
+def _request(work: Work) -> Request | TaskStoreError:
+    assert work.method.request is not None  # noqa: S101 - it writes
+    try:
+        return work.method.request(**work.parameters)
+    except TaskStoreError as error:
+        return error
