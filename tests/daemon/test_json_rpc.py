@@ -29,7 +29,7 @@ EXAMPLES = {
                              '{"jsonrpc": "2.0", "result": -19, "id": 2}'],
     "named": ['{"jsonrpc": "2.0", "method": "subtract", "params": {"subtrahend": 23, "minuend": 42}, "id": 3}',
               '{"jsonrpc": "2.0", "result": 19, "id": 3}'],
-    "named, reversed": ['{"jsonrpc": "2.0", "method": "subtract", "params": {"minuend": 42, "subtrahend": 23}, "id": 4}',
+    "reversed": ['{"jsonrpc": "2.0", "method": "subtract", "params": {"minuend": 42, "subtrahend": 23}, "id": 4}',
                         '{"jsonrpc": "2.0", "result": 19, "id": 4}'],
     "a notification": ['{"jsonrpc": "2.0", "method": "update", "params": [1,2,3,4,5]}', ""],
     "a notification of nothing": ['{"jsonrpc": "2.0", "method": "foobar"}', ""],
