@@ -14,6 +14,8 @@ STEPS = (
     ("Which pieces does the search have?", ["list-task-specs", "prd-search"]),
     ("What is running, and where?", ["list-executions", "--status", "running"]),
     ("One of them in full, named by the beginning of its id:", ["show", "task_spec", "ts-r"]),
+    ("What could an agent do now?", ["ready"]),
+    ("It takes one, and nobody else gets that:", ["claim", "--by", "ann"]),
     ("Something new is asked for:", ["create", "prd", "--set", "id=prd-gifts", "--set", "title=Gift cards"]),
     ("It stands as one more line in a log that git can merge:", None),
 )
