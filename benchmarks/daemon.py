@@ -26,10 +26,13 @@ import os, socket, sys, trio
 async def serve(sock):
     with sock:
         rest = b""
-        while data := await sock.recv(65536):
-            lines = (rest + data).split(b"\\n")
-            rest = lines.pop()
-            await sock.send(b"".join(line + b"\\n" for line in lines))
+        try:
+            while data := await sock.recv(65536):
+                lines = (rest + data).split(b"\\n")
+                rest = lines.pop()
+                await sock.send(b"".join(line + b"\\n" for line in lines))
+        except OSError:
+            pass
 
 async def main():
     listener = trio.socket.socket(socket.AF_UNIX)
@@ -117,11 +120,11 @@ def per_second(path: str, line: bytes, clients: int = CLIENTS, seconds: float = 
     count, end = 0, time.perf_counter() + seconds
     while time.perf_counter() < end:
         for key, _ in selector.select():
-            sock = key.fileobj
-            assert isinstance(sock, socket.socket)
-            if sock.recv(65536).endswith(b"\n"):
+            asked = key.fileobj
+            assert isinstance(asked, socket.socket)
+            if asked.recv(65536).endswith(b"\n"):
                 count += 1
-                sock.sendall(line)
+                asked.sendall(line)
     for sock in socks:
         sock.close()
     selector.close()

@@ -5,9 +5,9 @@ import tempfile
 
 from measure import Row, interleaved
 
+from taskstore_core.batch import Operation
 from taskstore_core.kinds import KINDS
 from taskstore_core.store import Store
-from taskstore_core.batch import Operation
 
 _ROUNDS = 500
 

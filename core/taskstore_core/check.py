@@ -35,9 +35,9 @@ def check(store: Store, *, fix: bool = False) -> dict[str, object]:
 def _look(store: Store) -> "Iterator[Problem]":
     yield from check_files.look(store.paths)
     try:
-        store.sync()  # so that what is merely not read yet is not taken for drift
+        store.look(KINDS.values())  # so that what is merely not read yet is not taken for drift
     except TaskStoreError as problem:
-        yield error("unreadable", problem.message, problem.hint)
+        yield error("unreadable", problem.message, problem.hint or "make it a file that this user can read")
         return
     fresh, reports = _read_anew(store)
     try:

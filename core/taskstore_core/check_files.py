@@ -70,8 +70,9 @@ def _access(path: str, name: str) -> "Iterator[Problem]":
 
 
 def _ignored(paths: Paths) -> "Iterator[Problem]":
-    missing = layout.missing_ignored(paths)
-    if missing and os.path.exists(paths.file(".gitignore")):
+    path = paths.file(".gitignore")
+    missing = layout.missing_ignored(paths) if os.path.isfile(path) and not os.path.islink(path) else []
+    if missing:
         yield warning("not_ignored", f".gitignore does not name {', '.join(missing)}: git add would take in what is of"
                       " this machine alone", "taskstore check --fix adds it", file=".gitignore", fixable=True)
 

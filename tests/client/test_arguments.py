@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from taskstore.cli import arguments, parser
 from taskstore.cli.arguments import Arguments
-from taskstore.cli.commands import COMMANDS, GLOBALS, Argument, Command
+from taskstore.cli.commands import COMMANDS, GLOBALS
+from taskstore.cli.grammar import Argument, Command
 
 
 @pytest.fixture(scope="module", autouse=True)
