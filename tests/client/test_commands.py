@@ -21,14 +21,26 @@ from taskstore_core.store import Store
 @pytest.fixture(params=["files", "daemon"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A folder with a store of a few old records; every test runs by the files and through a daemon."""
-    root = tmp_path / "project"
+    with project(tmp_path / "project", request.param) as root:
+        yield root
+
+
+@pytest.fixture(scope="module", params=["files", "daemon"])
+def unchanged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Such a folder for tests that write nothing to it."""
+    with project(tmp_path_factory.mktemp("commands") / "project", request.param) as root:
+        yield root
+
+
+@contextlib.contextmanager
+def project(root: Path, how: str) -> Iterator[Path]:
     root.mkdir()
     store, _ = Store.create(str(root))
     with store:
         store.apply([Operation("import", KINDS[kind], fields) for kind, fields in RECORDS])
         directory = store.paths.directory
     with contextlib.ExitStack() as stack:
-        if request.param == "daemon":
+        if how == "daemon":
             stack.enter_context(running_daemon(directory, "--log-level", "error"))
         yield root
 
@@ -100,11 +112,11 @@ def test_update_many(root: Path) -> None:
     (["import", "no such file"], 1, ["no such file"]),
     (["create", "prd", "--set", "title=x", "--op", ""], 2, ["op"]),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else str(value))
-def test_refusals(root: Path, argv: list[str], status: int, parts: list[str]) -> None:
+def test_refusals(unchanged: Path, argv: list[str], status: int, parts: list[str]) -> None:
     """What cannot be is refused in one line that names the thing and what to do, and nothing is written."""
-    before = {path.name: path.read_bytes() for path in (root / ".taskstore").glob("*.jsonl")}
-    assert_refused(run(root, *argv), status, *parts)
-    assert {path.name: path.read_bytes() for path in (root / ".taskstore").glob("*.jsonl")} == before
+    before = {path.name: path.read_bytes() for path in (unchanged / ".taskstore").glob("*.jsonl")}
+    assert_refused(run(unchanged, *argv), status, *parts)
+    assert {path.name: path.read_bytes() for path in (unchanged / ".taskstore").glob("*.jsonl")} == before
 
 
 def test_delete_history_restore(root: Path) -> None:
