@@ -90,6 +90,16 @@ class Leases:
         """The lease that a claim with this `op` was given."""
         return self._one("op", op)
 
+    def all_live(self) -> dict[str, bool]:
+        """Every task spec that a lease is known of, and whether it is live."""
+        try:
+            db = self._opened()
+            return {} if db is None else {spec: bool(live) for spec, live in db.execute(
+                "SELECT spec, boot = ? AND until > ? FROM leases", (clock.boot_id(), clock.uptime_ms()))}
+        except apsw.Error:
+            self.close()
+            return {}
+
     def apply(self, changes: "Mapping[str, Lease | None]") -> None:
         """Set leases, or end those that are None. Needs the store's lock; raises ReadOnlyError."""
         if not changes:

@@ -56,13 +56,15 @@ def ready(view: "View", prd_id: str | None = None) -> "Iterator[tuple[str, str]]
     """
     import heapq
 
+    written = view.all_touched(SPEC)
     running = [key for (key,) in view.cache.db.execute(
         "SELECT id FROM task_specs_rows WHERE status = 'running' AND NOT deleted ORDER BY created_at, id")
-        if not view.touched(SPEC, key)]
+        if key not in written]
+    live = view.all_live()
     for key in running:
-        if view.lease(key) is None:
+        if key not in live:
             view.notice(key)
-    lapsed = [key for key in running if not view.is_held(key)]
+    lapsed = [key for key in running if not live.get(key, True)]
     streams = [_stream(view, "s.status = 'pending'", [], prd_id)]
     ours = _changed(view)
     if lapsed:
@@ -71,7 +73,7 @@ def ready(view: "View", prd_id: str | None = None) -> "Iterator[tuple[str, str]]
         streams.append(_stream(view, "s.id IN (SELECT value FROM json_each(?)) AND s.status = 'running'",
                                [json.dumps(lapsed)], prd_id))
     unchanged = ((created_at, key, raw) for created_at, key, raw in heapq.merge(*streams)
-                 if not view.touched(SPEC, key) and key not in ours and not view.is_held(key))
+                 if key not in written and key not in ours and not live.get(key, False))
     for _, key, raw in heapq.merge(unchanged, _among(view, ours, prd_id)):
         yield key, raw
 

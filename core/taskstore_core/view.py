@@ -134,10 +134,18 @@ class View:
         lease = self.lease(found.spec) if found is not None else None
         return lease if lease is not None and lease.op == op else None
 
-    def is_held(self, spec: str) -> bool:
-        """Whether a live lease is on a task spec."""
-        lease = self.lease(spec)
-        return lease is not None and lease.is_live()
+    def all_live(self) -> dict[str, bool]:
+        """Every task spec that a lease is known of, and whether it is live; what this group gave is."""
+        found = self.held.all_live()
+        for view in reversed(list(self._views())):
+            for spec, lease in view.leases.items():
+                if lease is None:
+                    found.pop(spec, None)
+                else:
+                    found[spec] = True
+        for spec in self.noticed:
+            found.setdefault(spec, True)
+        return found
 
     def end_lease(self, spec: str) -> None:
         """Let go of a task spec."""
