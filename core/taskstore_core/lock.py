@@ -51,23 +51,13 @@ class Lock:
 def _open(path: str) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(path, flags & ~os.O_CREAT)
-    except FileNotFoundError:
-        pass  # the first time
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    try:
         create_folder(os.path.dirname(path))
         fd = os.open(path, flags, 0o600)
         share_like_folder(fd, path)
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise ReadOnlyError(f"cannot write {path}: {error.strerror}",
+                            hint="the store can be read; writing needs that folder") from None
     return fd
-
-
-def _unwritable(path: str, error: OSError) -> ReadOnlyError:
-    return ReadOnlyError(f"cannot write {path}: {error.strerror}",
-                         hint="the store can be read; writing needs that folder")
 
 
 def _wait(path: str, wait_s: float) -> int:
