@@ -37,7 +37,7 @@ def socket_path(directory: str, environ: "Mapping[str, str]") -> str:
 
 def _folders(environ: "Mapping[str, str]") -> list[str]:
     own = f"taskstore-{os.geteuid()}"
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"  # a cron job's, too: it is not told
     folders = [f"{runtime}/taskstore"] if runtime.startswith("/") and os.path.isdir(runtime) else []
     temporary = environ.get("TMPDIR", "")
     return [*folders, *([f"{temporary}/{own}"] if temporary.startswith("/") else []), f"/tmp/{own}"]  # noqa: S108 - made 0700 and checked

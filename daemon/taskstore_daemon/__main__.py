@@ -2,6 +2,11 @@
 
 import sys
 
+from .surroundings import detach
+
+if "--detach" in sys.argv:
+    detach()  # before anything is imported that takes long or starts a thread
+
 from .main import main
 
 sys.exit(main())

@@ -4,18 +4,20 @@ The lock is an flock on a file that is never deleted. A pid file could name a st
 unlinked lets two live side by side.
 """
 
+import contextlib
 import fcntl
-import json
 import logging
 import os
 import signal
 import time
+from typing import Self
 
 import trio
 
 from taskstore_core.errors import ReadOnlyError
 from taskstore_core.files import create_folder, share_like_folder
 from taskstore_core.paths import Paths
+from taskstore_core.presence import LINK, LOCK
 
 from .listener import identity
 from .notify import Notifier
@@ -24,6 +26,7 @@ from .server import Server
 log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
+_PAUSE_S = 0.01
 
 
 class RunningError(Exception):
@@ -31,32 +34,73 @@ class RunningError(Exception):
 
 
 class Lifetime:
-    """The daemon's lock, and its record of itself beside it."""
+    """The daemon's lock, and its socket for as long as that is its own."""
 
-    def __init__(self, paths: Paths) -> None:
-        """Take the lock; raises RunningError, ReadOnlyError."""
-        self._path = paths.local("daemon.lock")
-        self._record = paths.local("daemon.json")
+    def __init__(self, paths: Paths, *, patience_s: float) -> None:
+        """Take the lock; raises RunningError if it is not free within `patience_s`, ReadOnlyError."""
+        self._paths = paths
+        self._path = paths.local(LOCK)
+        self._socket = ""
+        self._identity: tuple[int, int] | None = None
         try:
             create_folder(paths.private)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             share_like_folder(self._fd, self._path)
         except OSError as error:
             raise ReadOnlyError(f"cannot write {self._path}: {error.strerror}") from None
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._lock(patience_s):
             os.close(self._fd)
-            raise RunningError from None
+            raise RunningError
 
-    def note(self, server: Server) -> None:
-        """Write down who serves, for people and for `daemon status` when we do not answer."""
-        temporary = f"{self._record}.new"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump({"pid": server.pid, "socket": server.socket_path, "started_at": int(time.time() * 1000)}, file)
-        os.replace(temporary, self._record)
+    def _lock(self, patience_s: float) -> bool:
+        deadline = time.monotonic() + patience_s
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_PAUSE_S)
 
-    def is_ours(self) -> bool:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def note(self, socket: str) -> None:
+        """Lead clients that look elsewhere for it to the socket."""
+        self._socket, self._identity = socket, identity(socket)
+        link = self._paths.local(LINK)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{link}.new")
+            os.symlink(socket, f"{link}.new")
+            os.replace(f"{link}.new", link)
+        except OSError as error:
+            log.warning("cannot write %s: %s", link, error.strerror)
+
+    def forget(self, *, unlink: bool) -> None:
+        """Take the link away, and with `unlink` the socket, unless another daemon's stand there by now."""
+        if self._holds_lock():
+            paths = [self._paths.local(LINK)]
+            if unlink and self._identity is not None and identity(self._socket) == self._identity:
+                paths.append(self._socket)
+            for path in paths:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
+    def trouble(self) -> str:
+        """Why the daemon has no business here any more; "" while it has."""
+        if not self._holds_lock():
+            return "the lock is no longer ours, or the repository is gone"
+        if not os.path.isdir(os.path.dirname(self._paths.directory)):
+            return "the repository is gone"
+        if identity(self._socket) != self._identity:
+            return "the socket is no longer ours"
+        return ""
+
+    def _holds_lock(self) -> bool:
         """Whether the lock we hold is still the one at its path."""
         try:
             there = os.stat(self._path)
@@ -65,27 +109,20 @@ class Lifetime:
         here = os.fstat(self._fd)
         return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
-    def close(self) -> None:
-        """Let go of the lock."""
-        os.close(self._fd)
 
-
-async def watch_over(server: Server, lifetime: Lifetime, *, idle_s: float | None, own_socket: bool) -> None:
-    """Stop the server when it has no business here any more."""
-    socket = identity(server.socket_path) if own_socket else None
+async def watch_over(server: Server, lifetime: Lifetime, idle_s: float | None) -> None:
+    """Stop the server when it has no business here any more, or nobody was connected for `idle_s`."""
     while True:
-        await trio.sleep(_LOOK_S)
-        if not lifetime.is_ours():
-            server.stop("the lock is no longer ours, or the repository is gone")
-        elif own_socket and identity(server.socket_path) != socket:
-            server.stop("the socket is no longer ours")
-        elif idle_s is not None and server.is_idle and time.monotonic() - server.last_busy > idle_s:
+        await trio.sleep(_LOOK_S if idle_s is None else min(_LOOK_S, idle_s))
+        if trouble := lifetime.trouble():
+            server.stop(trouble)
+        elif idle_s is not None and server.is_idle and time.monotonic() - server.last_busy >= idle_s:
             server.stop(f"idle for {idle_s:g} s")
 
 
 async def heed_signals(server: Server, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Stop on SIGTERM and SIGINT."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    """Stop on SIGTERM, on SIGINT, and when the terminal is closed."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
         async for number in signals:
             server.stop(signal.Signals(number).name)

@@ -4,23 +4,43 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import MutableMapping
 
 import trio
 
+from taskstore_core.errors import ReadOnlyError
 from taskstore_core.sockets import make_private
 
 _BACKLOG = 256
 _FIRST_FD = 3
 
 
-def inherited(environ: dict[str, str]) -> socket.socket | None:
+def inherited(environ: MutableMapping[str, str]) -> socket.socket | None:
     """The listening socket that systemd hands over (sd_listen_fds(3)); the variables are taken away."""
     count, pid = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
     environ.pop("LISTEN_FDNAMES", None)
     if not count.isdigit() or int(count) < 1 or pid != str(os.getpid()):
         return None
+    for extra in range(_FIRST_FD + 1, _FIRST_FD + int(count)):
+        os.close(extra)
     os.set_inheritable(_FIRST_FD, False)
-    return socket.socket(fileno=_FIRST_FD)
+    sock = socket.socket(fileno=_FIRST_FD)
+    if sock.family != socket.AF_UNIX or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise ReadOnlyError("what systemd handed over is no listening Unix socket", hint="taskstore service install")
+    return sock
+
+
+def is_listening(path: str) -> bool:
+    """Whether anybody listens at `path`: a daemon, or systemd for one."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            return True  # and has many waiting
+        except OSError:
+            return False
+    return True
 
 
 def listen(path: str) -> socket.socket:

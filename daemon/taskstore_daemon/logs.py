@@ -1,9 +1,15 @@
-"""The daemon's log: one JSON object a line, to standard error."""
+"""The daemon's log: one JSON object a line, in the private folder, and on standard error where somebody looks."""
 
 import json
 import logging
+import os
 import sys
 import time
+
+from taskstore_core.files import share_like_folder
+
+_MAX = 1 << 20
+"""Bytes beyond which a new daemon begins a new file, and keeps one old one."""
 
 
 class JsonLines(logging.Formatter):
@@ -20,9 +26,37 @@ class JsonLines(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False)
 
 
-def set_up(level: str) -> None:
-    """Send everything from `level` on to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+def set_up(level: str, path: str, *, only_there: bool) -> None:
+    """Send everything from `level` on to the file at `path`. Needs the daemon's lock.
+
+    With `only_there` nobody looks at standard output and error: what goes there ends up in the file too.
+    """
+    fd = _open(path)
+    handlers = [_handler(fd)]
+    if only_there:
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+    else:
+        handlers.append(_handler(2))
+    logging.raiseExceptions = False  # a full disk or a closed terminal is no reason to say so there
+    logging.basicConfig(level=level.upper(), handlers=handlers)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
+
+
+def _handler(fd: int) -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr if fd == 2 else  # noqa: PLR2004 - standard error
+                                    open(fd, "a", buffering=1, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115 - lives as long as we do
+    handler.setFormatter(JsonLines())
+    return handler
+
+
+def _open(path: str) -> int:
+    """The log's descriptor, of a new file where the old one has grown large."""
+    try:
+        if os.lstat(path).st_size > _MAX:
+            os.replace(path, f"{path}.1")
+    except FileNotFoundError:
+        pass
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    share_like_folder(fd, path)
+    return fd

@@ -1,7 +1,10 @@
 """Putting the daemon together, and its exit status."""
 
 import argparse
+import faulthandler
+import logging
 import os
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -9,81 +12,103 @@ import trio
 
 from taskstore_core import layout
 from taskstore_core.errors import TaskStoreError
-from taskstore_core.paths import Paths, discover, named
+from taskstore_core.paths import STORE, Paths, discover, named
+from taskstore_core.presence import LOG
 from taskstore_core.sockets import socket_path
 
-from . import lifetime, listener, logs
+from . import lifetime, listener, logs, surroundings
 from .lifetime import Lifetime, RunningError
-from .notify import Notifier
+from .notify import Notifier, Starter
+from .release import release
 from .server import Server
+
+log = logging.getLogger(__name__)
+
+_UNUSABLE = 3
+_PATIENCE_S = 0.3
+"""For the lock: whoever looks whether it is held keeps it for a moment."""
+_TAKE_OVER_S = 5.0
+"""For the lock, when systemd took the socket from a daemon that was started by hand: it leaves when it notices."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve one store until told to stop: 0 then, and where another daemon does; 3 where the store cannot be used."""
-    parser = argparse.ArgumentParser(prog="taskstore daemon run", description="Serve a store in the foreground.")
-    parser.add_argument("--store", help="the store's folder; else that of the repository", default=None)
-    parser.add_argument("--idle-s", type=float, help="leave when nobody was connected for so many seconds")
-    parser.add_argument("--ready-fd", type=int, help="write a line to this descriptor once connections are taken")
-    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
-    parser.add_argument("--no-inotify", action="store_true", help="look at the files now and then instead")
-    arguments = parser.parse_args(argv)
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        del os.environ[name]  # set by whichever hook or command of git started us, and about its work, not ours
-    logs.set_up(arguments.log_level)
-    notifier = Notifier(os.environ)  # type: ignore[arg-type]  # a mapping that can be popped from
+    arguments = _parse(argv)
+    faulthandler.enable()  # what a watchdog ends says where it hung
+    surroundings.scrub()
+    starter, notifier = Starter(arguments.ready_fd), Notifier(os.environ)
+    if arguments.detach:
+        starter.say(f"pid {os.getpid()}")
     try:
-        paths = named(arguments.store) if arguments.store else discover(os.curdir)
-        layout.read_version(paths)
-        return trio.run(_serve, paths, arguments, notifier)
+        _run(arguments, starter, notifier)
     except RunningError:
+        starter.say_last("running")
         sys.stderr.write("taskstore: a daemon serves this store already\n")
-        return 0
     except TaskStoreError as error:
-        sys.stderr.write(f"taskstore: {error.message}{'; ' if error.hint else ''}{error.hint}\n")
-        return error.exit_status
-
-
-async def _serve(paths: Paths, arguments: argparse.Namespace, notifier: Notifier) -> int:
-    handed = listener.inherited(os.environ)  # type: ignore[arg-type]  # a mapping that can be popped from
-    life = Lifetime(paths)
-    try:
-        path = str(handed.getsockname()) if handed is not None else socket_path(paths.directory, os.environ)
-        server = Server(paths, path, use_inotify=not arguments.no_inotify)
-        sock = listener.as_trio(handed if handed is not None else listener.listen(path))
-        async with trio.open_nursery() as nursery:
-            await nursery.start(lifetime.heed_signals, server)
-            await nursery.start(server.run, sock)
-            life.note(server)
-            _tell_ready(arguments.ready_fd, notifier)
-            nursery.start_soon(lifetime.keep_alive, notifier)
-            nursery.start_soon(_watch_over, server, life, arguments.idle_s, handed is None)
-            await server.stopped.wait()
-            nursery.cancel_scope.cancel()
-        if handed is None:
-            _unlink(path)
-    finally:
-        notifier.say("STOPPING=1")
-        life.close()
+        return _fail(starter, f"{error.message}{'; ' if error.hint else ''}{error.hint}")
+    except OSError as error:
+        return _fail(starter, f"{error.filename or 'the daemon'}: {error.strerror}")
+    except Exception as error:
+        log.exception("the daemon failed")
+        return _fail(starter, f"{type(error).__name__}: {error}")
     return 0
 
 
-async def _watch_over(server: Server, life: Lifetime, idle_s: float | None, own_socket: bool) -> None:
-    await lifetime.watch_over(server, life, idle_s=idle_s, own_socket=own_socket)
+def _fail(starter: Starter, reason: str) -> int:
+    starter.say_last(f"failed {reason}")
+    sys.stderr.write(f"taskstore: {reason}\n")
+    return _UNUSABLE
 
 
-def _tell_ready(descriptor: int | None, notifier: Notifier) -> None:
-    notifier.say("READY=1")
-    if descriptor is not None:
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="taskstore daemon run", description="Serve a store in the foreground.")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--store", help="the store's folder; else that of the repository")
+    where.add_argument("--at", help="the folder that holds the store's, or is it")
+    parser.add_argument("--idle-s", type=float, help="leave when nobody was connected for so many seconds")
+    parser.add_argument("--ready-fd", type=int, help="write a line to this descriptor once connections are taken")
+    parser.add_argument("--detach", action="store_true", help="run in the background")
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--no-inotify", action="store_true", help="look at the files now and then instead")
+    return parser.parse_args(argv)
+
+
+def _paths(arguments: argparse.Namespace) -> Paths:
+    if arguments.at is not None:
+        return named(arguments.at if os.path.exists(f"{arguments.at}/.version") else f"{arguments.at}/{STORE}")
+    return named(arguments.store) if arguments.store is not None else discover(os.curdir)
+
+
+def _run(arguments: argparse.Namespace, starter: Starter, notifier: Notifier) -> None:
+    paths = _paths(arguments)
+    layout.read_version(paths)
+    handed = listener.inherited(os.environ)
+    path = str(handed.getsockname()) if handed is not None else socket_path(paths.directory, os.environ)
+    if handed is None and listener.is_listening(path):  # a daemon; or systemd, from whom it is not to be taken
+        raise RunningError
+    with Lifetime(paths, patience_s=_PATIENCE_S if handed is None else _TAKE_OVER_S) as life:
+        logs.set_up(arguments.log_level, paths.local(LOG), only_there=arguments.detach)
+        if arguments.detach:
+            os.chdir("/")
+        sock = handed if handed is not None else listener.listen(path)
+        life.note(path)
         try:
-            os.write(descriptor, b"ready\n")
-        except OSError:
-            return  # whoever started us did not wait
+            trio.run(_serve, Server(paths, path, use_inotify=not arguments.no_inotify), sock, life, arguments, starter,
+                     notifier)
         finally:
-            os.close(descriptor)
+            notifier.say("STOPPING=1")
+            life.forget(unlink=handed is None)
 
 
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
+async def _serve(server: Server, sock: socket.socket, life: Lifetime, arguments: argparse.Namespace,  # noqa: PLR0917
+                 starter: Starter, notifier: Notifier) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lifetime.heed_signals, server)
+        await nursery.start(server.run, listener.as_trio(sock))
+        log.info("taskstore %s serves %s as process %d", release(), server.paths.directory, server.pid)
+        notifier.say("READY=1", f"STATUS=Serving {server.paths.directory}")
+        starter.say_last("ready")
+        nursery.start_soon(lifetime.keep_alive, notifier)
+        nursery.start_soon(lifetime.watch_over, server, life, arguments.idle_s)
+        await server.stopped.wait()
+        nursery.cancel_scope.cancel()
