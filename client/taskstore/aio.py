@@ -21,7 +21,8 @@ from taskstore_core import layout, rpc
 from taskstore_core.errors import UnsupportedVersionError
 from taskstore_core.methods import METHODS
 from taskstore_core.paths import Paths, discover, named
-from taskstore_core.sockets import is_private, peer_uid, socket_path
+from taskstore_core.presence import sockets
+from taskstore_core.sockets import is_private, peer_uid
 from taskstore_core.store import Store as Engine
 
 from . import calls
@@ -119,10 +120,11 @@ def _method(make: Callable[P, Call[T]]) -> "Callable[Concatenate[AsyncStore, P],
 class AsyncStore:
     """A store of typed records for asynchronous programs; made by `connect_async`."""
 
-    def __init__(self, paths: Paths, tasks: anyio.abc.TaskGroup, *, daemon: bool) -> None:
+    def __init__(self, paths: Paths, tasks: anyio.abc.TaskGroup, *, daemon: bool, start: bool) -> None:
         self._paths = paths
         self._tasks = tasks
         self.uses_daemon = daemon
+        self._start = start
         self._link: _Link | None = None
         self._direct: Direct | None = None
         self._linking = anyio.Lock()
@@ -154,26 +156,39 @@ class AsyncStore:
 
     async def reach(self) -> _Link | None:
         """A connection of one's own to the daemon; None where none answers."""
-        path = socket_path(self._paths.directory, os.environ)
-        if not is_private(os.path.dirname(path)):
-            return None
-        try:
-            stream = await anyio.connect_unix(path)
-        except OSError:
-            return None
-        raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - anyio's, not Django's
-        if peer_uid(raw) != os.geteuid():
+        stream = await self._knock()
+        if stream is None and self._start:
+            from .starting import start
+
+            stream = await self._knock() if await anyio.to_thread.run_sync(start, self._paths) else None
+        return await self._greet(stream) if stream is not None else None
+
+    async def _knock(self) -> SocketStream | None:
+        for path in sockets(self._paths, os.environ):
+            if not is_private(os.path.dirname(path)):
+                continue
+            try:
+                stream = await anyio.connect_unix(path)
+            except OSError:
+                continue
+            if peer_uid(stream.extra(SocketAttribute.raw_socket)) == os.geteuid():  # noqa: S610 - anyio's, not Django's
+                return stream
             await stream.aclose()
-            return None
+        return None
+
+    async def _greet(self, stream: SocketStream) -> _Link | None:
         link = _Link(stream)
         self._tasks.start_soon(link.run)
         try:
             with anyio.fail_after(GREETING_S):
-                await link.call("hello", {"protocol": [rpc.PROTOCOL, rpc.PROTOCOL], "client": "taskstore for Python"})
+                greeting = await link.call("hello", {"protocol": [rpc.PROTOCOL, rpc.PROTOCOL],
+                                                     "client": "taskstore for Python"})
         except (TimeoutError, LostError, UnsupportedVersionError):
-            await link.close()
-            return None
-        return link
+            greeting = {}
+        if greeting.get("store") == self._paths.directory:
+            return link
+        await link.close()
+        return None
 
     async def look(self, work: "Callable[[Engine], T]") -> T:
         """Do something with the files, in a thread, when nobody else does."""
@@ -307,15 +322,17 @@ class AsyncChanges:
 
 @asynccontextmanager
 async def connect_async(path: str = ".", *, directory: str | None = None,
-                        daemon: bool = True) -> AsyncIterator[AsyncStore]:
+                        daemon: bool = True, start: bool = False) -> AsyncIterator[AsyncStore]:
     """A store for asynchronous programs, through the daemon where one answers, else by its files.
 
+    `start` (or TASKSTORE_AUTOSTART=1 in the environment) starts a daemon where none runs.
     Raises NoStoreError where there is none, UnsupportedVersionError for one of a newer release.
     """
     paths = named(directory) if directory is not None else discover(path)
     layout.read_version(paths)
     async with anyio.create_task_group() as tasks:
-        store = AsyncStore(paths, tasks, daemon=daemon)
+        store = AsyncStore(paths, tasks, daemon=daemon,
+                           start=start or os.environ.get("TASKSTORE_AUTOSTART") == "1")
         try:
             yield store
         finally:

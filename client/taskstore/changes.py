@@ -60,7 +60,7 @@ class Changes:
 
     def _begin(self) -> None:
         try:
-            self._remote = reach(self._connection.paths.directory) if self._connection.uses_daemon else None
+            self._remote = reach(self._connection.paths) if self._connection.uses_daemon else None
         except UnsupportedVersionError:
             self._remote = None
         if self._remote is None:

@@ -6,13 +6,14 @@ or to the files, and still happens once.
 
 import os
 
-from taskstore_core.errors import ReadOnlyError, UnsupportedVersionError
+from taskstore_core.errors import UnsupportedVersionError
 from taskstore_core.methods import METHODS
 from taskstore_core.paths import Paths, discover, named
-from taskstore_core.sockets import socket_path
+from taskstore_core.presence import sockets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from socket import socket
     from typing import Any, Self
 
     from .direct import Direct
@@ -25,24 +26,31 @@ _MAX_REQUEST = 4 << 20  # characters
 class Connection:
     """A store, through the daemon where one answers, else by its files."""
 
-    def __init__(self, paths: Paths, *, daemon: bool = True, flush: bool = False) -> None:
-        """`daemon` False never asks one. With `flush` a write returns once its line is in the tracked file."""
+    def __init__(self, paths: Paths, *, daemon: bool = True, flush: bool = False, start: bool = False) -> None:
+        """`daemon` False never asks one, `start` starts one where none runs.
+
+        With `flush` a write returns once its line is in the tracked file.
+        """
         self.paths = paths
         self.flush = flush
         self._daemon = daemon
+        self._start = start
         self._remote: Remote | None = None
         self._direct: Direct | None = None
         self._looked = False
 
     @classmethod
     def open(cls, path: str = ".", *, directory: str | None = None, daemon: bool = True,
-             flush: bool = False) -> "Self":
-        """The store of the repository that `path` lies in, or the one in `directory`; raises NoStoreError."""
+             flush: bool = False, start: bool = False) -> "Self":
+        """The store of the repository that `path` lies in, or the one in `directory`; raises NoStoreError.
+
+        TASKSTORE_AUTOSTART=1 in the environment is as good as `start`.
+        """
         from taskstore_core import layout
 
         paths = named(directory) if directory is not None else discover(path)
         layout.read_version(paths)
-        return cls(paths, daemon=daemon, flush=flush)
+        return cls(paths, daemon=daemon, flush=flush, start=start or os.environ.get("TASKSTORE_AUTOSTART") == "1")
 
     def __enter__(self) -> "Self":
         return self
@@ -73,17 +81,27 @@ class Connection:
         return self._remote
 
     def _reach(self) -> "Remote | None":
-        try:
-            if not os.path.exists(socket_path(self.paths.directory, os.environ)):
-                return None  # what a socket takes need not even be imported
-        except ReadOnlyError:
-            return None  # no place for a socket: no daemon
-        from .remote import reach
+        sock = self._knock()
+        if sock is None and self._start:
+            from .starting import start
+
+            sock = self._knock() if start(self.paths) else None
+        if sock is None:
+            return None
+        from .remote import greet
 
         try:
-            return reach(self.paths.directory)
+            return greet(sock, self.paths.directory)
         except UnsupportedVersionError:
             return None  # another release's: the files are the same, and so is what we do with them
+
+    def _knock(self) -> "socket | None":
+        found = sockets(self.paths, os.environ)
+        if not found:
+            return None  # what a socket takes need not even be imported
+        from .remote import knock
+
+        return knock(found)
 
     @property
     def direct(self) -> "Direct":

@@ -139,10 +139,11 @@ class Store:
     list_repo_states = _method(Named(RepoState).list)
 
 
-def connect(path: str = ".", *, directory: str | None = None, daemon: bool = True) -> Store:
+def connect(path: str = ".", *, directory: str | None = None, daemon: bool = True, start: bool = False) -> Store:
     """The store of the repository that `path` lies in, or the one in `directory`.
 
     Through its daemon where one answers, unless `daemon` is False, else by its files: that changes the speed, and
-    nothing else. Raises NoStoreError where there is none, UnsupportedVersionError for one of a newer release.
+    nothing else. `start` (or TASKSTORE_AUTOSTART=1 in the environment) starts a daemon where none runs.
+    Raises NoStoreError where there is none, UnsupportedVersionError for one of a newer release.
     """
-    return Store(Connection.open(path, directory=directory, daemon=daemon))
+    return Store(Connection.open(path, directory=directory, daemon=daemon, start=start))

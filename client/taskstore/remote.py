@@ -11,14 +11,16 @@ import socket
 from taskstore_core import errors, rpc
 from taskstore_core.methods import METHODS
 from taskstore_core.plain import Json
-from taskstore_core.sockets import is_private, peer_uid, socket_path
+from taskstore_core.presence import sockets
+from taskstore_core.sockets import is_private, peer_uid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from taskstore_core.errors import TaskStoreError
+    from taskstore_core.paths import Paths
 
 GREETING_S = 2.0
 """How long a daemon may take to greet; one that is stopped or stuck is passed by."""
@@ -44,17 +46,17 @@ class UnsendableError(Exception):
 class Remote:
     """A connection to a daemon."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Greet the daemon behind `sock`; raises LostError, UnsupportedVersionError."""
+    def __init__(self, sock: socket.socket, *, greets: bool = True) -> None:
+        """Greet the daemon behind `sock`, unless `greets` is False; raises LostError, UnsupportedVersionError."""
         self._sock = sock
         self._framer = rpc.Framer()
         self._frames: list[bytes] = []
         self._number = 0
         self.greeting: dict[str, Any] = {}
-        sock.settimeout(GREETING_S)
-        self.greeting = result_of("hello", self._request(
-            "hello", {"protocol": [rpc.PROTOCOL, rpc.PROTOCOL], "client": "taskstore for Python"}))
-        sock.settimeout(ANSWER_S)
+        if greets:
+            sock.settimeout(GREETING_S)
+            self.greeting = result_of("hello", self._request(
+                "hello", {"protocol": [rpc.PROTOCOL, rpc.PROTOCOL], "client": "taskstore for Python"}))
 
     def close(self) -> None:
         """End the connection."""
@@ -159,24 +161,45 @@ def _split(text: str, start: int) -> "tuple[list[tuple[Json, dict[str, Any]]], i
     return items, start
 
 
-def reach(directory: str) -> "Remote | None":
-    """A connection to the daemon of the store in `directory`; None where none answers.
+def reach(paths: "Paths") -> "Remote | None":
+    """A connection to the store's daemon; None where none answers.
 
-    A socket of another user's, or in a folder that others may enter, is passed by. Raises UnsupportedVersionError
-    for a daemon of another protocol.
+    Raises UnsupportedVersionError for a daemon of another protocol.
     """
-    path = socket_path(directory, os.environ)
-    if not is_private(os.path.dirname(path)):
-        return None
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = knock(sockets(paths, os.environ))
+    return greet(sock, paths.directory) if sock is not None else None
+
+
+def knock(paths: "Sequence[str]") -> "socket.socket | None":
+    """A socket that is connected to the first who listens at one of `paths`, if any does.
+
+    It must be this user's, in a folder that nobody else may enter.
+    """
+    for path in paths:
+        if not is_private(os.path.dirname(path)):
+            continue
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(GREETING_S)
+            sock.connect(path)
+            if peer_uid(sock) == os.geteuid():
+                return sock
+        except OSError:
+            pass
+        sock.close()
+    return None
+
+
+def greet(sock: socket.socket, directory: str) -> "Remote | None":
+    """The daemon of the store in `directory` at the other end; None if it is another's, or does not answer.
+
+    Raises UnsupportedVersionError for one of another protocol.
+    """
     try:
-        sock.settimeout(GREETING_S)
-        sock.connect(path)
-        if peer_uid(sock) == os.geteuid():
-            remote = Remote(sock)
-            if remote.greeting.get("store") == directory:  # and not one whose path has the same hash
-                return remote
-    except (OSError, LostError):
+        remote = Remote(sock)
+        if remote.greeting.get("store") == directory:  # and not one whose path has the same hash
+            return remote
+    except LostError:
         pass
     except BaseException:
         sock.close()

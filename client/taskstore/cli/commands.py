@@ -9,6 +9,7 @@ GLOBALS = (
     Argument("--json", "flag", 'print JSON: the record, or {"items": […]}'),
     Argument("--jsonl", "flag", "print one JSON record a line"),
     Argument("--no-daemon", "flag", "work on the files, whether or not a daemon runs"),
+    Argument("--start", "flag", "start a daemon where none runs, as TASKSTORE_AUTOSTART=1 does"),
 )
 
 _KIND = Argument("KIND", "word", f"one of {', '.join(KINDS)}")
@@ -136,7 +137,23 @@ _STORE = (
             Argument("NAME", "word", f"one of {', '.join(KINDS)}, or a method such as task_spec.claim"),
             examples=("schema task_spec", "schema task_spec.claim")),
 )
+_DAEMON = (
+    Command("daemon", "daemon:daemon", "run, start or stop the store's daemon, or see how it is",
+            Argument("ACTION", "word", "run (in the foreground), start, stop, status or logs",
+                     choices=("run", "start", "stop", "status", "logs")),
+            Argument("--idle-s", "number", "leave when nobody was connected for N seconds", metavar="N"),
+            Argument("--log-level", "value", "debug, info, warning or error", metavar="LEVEL"),
+            Argument("--follow", "flag", "print what is logged from now on, too"),
+            description="A store has one daemon at the most. Everything works without, but slower, and `watch` looks at"
+                        " the files now and then. `status` exits with 1 when none answers.",
+            examples=("daemon start", "daemon run --idle-s 600", "daemon status --json", "daemon logs --follow")),
+    Command("service", "service:service", "have systemd run the store's daemon when it is wanted",
+            Argument("ACTION", "word", "install, uninstall or status", choices=("install", "uninstall", "status")),
+            description="Installs user units for this store: systemd listens at its socket, starts the daemon with the"
+                        " first command, and starts it anew when it hangs or dies."),
+)
 
 GROUPS: tuple[tuple[str, tuple[Command, ...]], ...] = (
-    ("to begin with", _BEGIN), ("records", _RECORDS), ("lists", _LISTS), ("work", _WORK), ("the store", _STORE))
+    ("to begin with", _BEGIN), ("records", _RECORDS), ("lists", _LISTS), ("work", _WORK), ("the store", _STORE),
+    ("the daemon", _DAEMON))
 COMMANDS: dict[str, Command] = {command.name: command for _, commands in GROUPS for command in commands}

@@ -24,5 +24,7 @@ def connect(arguments: Arguments) -> Opened:
 
     What is written stands in the tracked files when a command ends, so that a `git commit` behind it takes it in.
     """
-    return Connection.open(os.curdir, directory=directory_of(arguments), daemon=not arguments.flag("no_daemon"),
-                           flush=True)
+    daemon, start = not arguments.flag("no_daemon"), arguments.flag("start")
+    if start and not daemon:
+        raise InvalidError("--start and --no-daemon exclude each other", hint="use one of them")
+    return Connection.open(os.curdir, directory=directory_of(arguments), daemon=daemon, flush=True, start=start)

@@ -15,6 +15,7 @@ _shtab_taskstore_commands() {
     complete:'Ends a claim: the task spec is complete. Prints what may be claimed now'
     completion:'Prints a script for your shell that completes commands, options and kinds.'
     create:'Creates one record from --set, or many from --file or --stdin: all of them or'
+    daemon:'A store has one daemon at the most. Everything works without, but slower, and'
     delete:'Deletes one record, or without ID those whose ids stand in the JSON objects of'
     export:'Prints {"kind":…,"record":…} a line, or for one KIND its records as they stand'
     fail:'End a claim: the task spec has failed.'
@@ -31,6 +32,7 @@ _shtab_taskstore_commands() {
     resolve-dependency:'Say that a dependency between executions is resolved.'
     restore:'Writes an earlier version of a record once more, as its newest: the last one'
     schema:'Print the json schema of a kind, or of what a method answers with.'
+    service:'Installs user units for this store: systemd listens at its socket, starts the'
     show:'Show one record in full.'
     stats:'Count records by kind and status.'
     sync:'Bring the cache level with the files; makes a store where there is none.'
@@ -48,6 +50,7 @@ _shtab_taskstore_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -60,6 +63,7 @@ _shtab_taskstore_check_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -75,6 +79,7 @@ _shtab_taskstore_claim_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":the task spec\'s id, or enough of its beginning:"
 )
 
@@ -90,6 +95,7 @@ _shtab_taskstore_complete_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":the task spec\'s id, or enough of its beginning:"
 )
 
@@ -102,6 +108,7 @@ _shtab_taskstore_completion_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":bash or zsh:(bash zsh)"
 )
 
@@ -119,11 +126,28 @@ _shtab_taskstore_create_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":one of prd, task_spec, execution, dependency, workflow, repo_state:"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_taskstore_create_defaults_added=0
+
+_shtab_taskstore_daemon_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--idle-s[leave when nobody was connected for N seconds]:N:"
+  "--log-level[debug, info, warning or error]:LEVEL:"
+  "--follow[print what is logged from now on, too]"
+  "--store[use the store in DIR instead of the repository\'s]:DIR:"
+  "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
+  "--jsonl[print one JSON record a line]"
+  "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
+  ":run (in the foreground), start, stop, status or logs:(run start stop status logs)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_taskstore_daemon_defaults_added=0
 
 _shtab_taskstore_delete_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -135,6 +159,7 @@ _shtab_taskstore_delete_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":one of prd, task_spec, execution, dependency, workflow, repo_state:"
   ":its id, the whole of it:"
 )
@@ -148,6 +173,7 @@ _shtab_taskstore_export_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":only this kind, as bare records:"
 )
 
@@ -163,6 +189,7 @@ _shtab_taskstore_fail_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":the task spec\'s id, or enough of its beginning:"
 )
 
@@ -178,6 +205,7 @@ _shtab_taskstore_heartbeat_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":the task spec\'s id, or enough of its beginning:"
 )
 
@@ -190,6 +218,7 @@ _shtab_taskstore_history_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":one of prd, task_spec, execution, dependency, workflow, repo_state:"
   ":its id, or enough of its beginning:"
 )
@@ -204,6 +233,7 @@ _shtab_taskstore_import_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":beads\: a log of the beads issue tracker\; else what \`export\` prints:(beads)"
   ":the file to read, \'-\' for standard input:"
 )
@@ -217,6 +247,7 @@ _shtab_taskstore_init_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -232,6 +263,7 @@ _shtab_taskstore_list_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":one of prd, task_spec, execution, dependency, workflow, repo_state:"
 )
 
@@ -245,6 +277,7 @@ _shtab_taskstore_list_executions_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -257,6 +290,7 @@ _shtab_taskstore_list_prds_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -269,6 +303,7 @@ _shtab_taskstore_list_task_specs_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":the PRD\'s id, or enough of its beginning:"
 )
 
@@ -283,6 +318,7 @@ _shtab_taskstore_ready_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -297,6 +333,7 @@ _shtab_taskstore_release_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":the task spec\'s id, or enough of its beginning:"
 )
 
@@ -311,6 +348,7 @@ _shtab_taskstore_resolve_dependency_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":the dependency\'s id, or enough of its beginning:"
 )
 
@@ -325,6 +363,7 @@ _shtab_taskstore_restore_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":one of prd, task_spec, execution, dependency, workflow, repo_state:"
   ":its id:"
 )
@@ -338,11 +377,25 @@ _shtab_taskstore_schema_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":one of prd, task_spec, execution, dependency, workflow, repo_state, or a method such as task_spec.claim:"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_taskstore_schema_defaults_added=0
+
+_shtab_taskstore_service_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--store[use the store in DIR instead of the repository\'s]:DIR:"
+  "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
+  "--jsonl[print one JSON record a line]"
+  "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
+  ":install, uninstall or status:(install uninstall status)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_taskstore_service_defaults_added=0
 
 _shtab_taskstore_show_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -350,6 +403,7 @@ _shtab_taskstore_show_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":one of prd, task_spec, execution, dependency, workflow, repo_state:"
   ":its id, or enough of its beginning:"
 )
@@ -363,6 +417,7 @@ _shtab_taskstore_stats_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -375,6 +430,7 @@ _shtab_taskstore_sync_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -392,6 +448,7 @@ _shtab_taskstore_update_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":one of prd, task_spec, execution, dependency, workflow, repo_state:"
   ":its id, or enough of its beginning:"
 )
@@ -406,6 +463,7 @@ _shtab_taskstore_wait_dependency_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   ":the dependency\'s id, or enough of its beginning:"
 )
 
@@ -419,6 +477,7 @@ _shtab_taskstore_watch_options=(
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
   "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
   "(*)::only these kinds:"
 )
 
@@ -449,6 +508,7 @@ _shtab_taskstore() {
         complete) _arguments -C -s $_shtab_taskstore_complete_options ;;
         completion) _arguments -C -s $_shtab_taskstore_completion_options ;;
         create) _arguments -C -s $_shtab_taskstore_create_options ;;
+        daemon) _arguments -C -s $_shtab_taskstore_daemon_options ;;
         delete) _arguments -C -s $_shtab_taskstore_delete_options ;;
         export) _arguments -C -s $_shtab_taskstore_export_options ;;
         fail) _arguments -C -s $_shtab_taskstore_fail_options ;;
@@ -465,6 +525,7 @@ _shtab_taskstore() {
         resolve-dependency) _arguments -C -s $_shtab_taskstore_resolve_dependency_options ;;
         restore) _arguments -C -s $_shtab_taskstore_restore_options ;;
         schema) _arguments -C -s $_shtab_taskstore_schema_options ;;
+        service) _arguments -C -s $_shtab_taskstore_service_options ;;
         show) _arguments -C -s $_shtab_taskstore_show_options ;;
         stats) _arguments -C -s $_shtab_taskstore_stats_options ;;
         sync) _arguments -C -s $_shtab_taskstore_sync_options ;;
