@@ -21,6 +21,7 @@ _TEXT: "Schema" = {"type": "string"}
 _WORD: "Schema" = {"type": "string", "minLength": 1, "maxLength": _MAX_WORD}
 _COUNT: "Schema" = {"type": "integer", "minimum": 0}
 _STAMP: "Schema" = {"type": "integer", "minimum": 0, "maximum": MAX_STAMP}
+_VERSION: "Schema" = {"type": "integer", "minimum": -MAX_STAMP, "maximum": MAX_STAMP}  # of any line: others' may be < 0
 _FLAG: "Schema" = {"type": "boolean"}
 _DURATION: "Schema" = {"type": "integer", "minimum": 1, "maximum": MAX_STAMP}
 _KIND: "Schema" = {"enum": [alias for kind in KINDS.values() for alias in (kind.name, *kind.aliases)]}
@@ -90,9 +91,9 @@ def _answer(method: Method, record: "Schema") -> "Schema":
 _OPERATION: "Schema" = {"oneOf": [
     _object(op={"const": "create"}, kind=_KIND, record=_FIELDS),
     _object(op={"const": "import"}, kind=_KIND, record=_FIELDS),
-    _object({"if_updated_at": _or_null(_STAMP)}, op={"const": "update"}, kind=_KIND, id=_TEXT, set=_FIELDS),
-    _object({"if_updated_at": _or_null(_STAMP)}, op={"const": "delete"}, kind=_KIND, id=_TEXT),
-    _object({"version": _or_null(_STAMP)}, op={"const": "restore"}, kind=_KIND, id=_TEXT),
+    _object({"if_updated_at": _or_null(_VERSION)}, op={"const": "update"}, kind=_KIND, id=_TEXT, set=_FIELDS),
+    _object({"if_updated_at": _or_null(_VERSION)}, op={"const": "delete"}, kind=_KIND, id=_TEXT),
+    _object({"version": _or_null(_VERSION)}, op={"const": "restore"}, kind=_KIND, id=_TEXT),
 ]}
 
 _WHERE = ("{field: value}, {field: {operator: value}} or {field: [{operator: value}, …]} with eq, ne, gt, ge, lt, le,"
@@ -103,13 +104,13 @@ _PARAMETERS: "dict[str, tuple[Schema, str]]" = {
     "id": (_TEXT, "The record's id."),
     "record": ({"type": "object"}, "The fields; those left out get their defaults."),
     "set": ({"type": "object"}, "The fields to change, with their new values."),
-    "if_updated_at": (_STAMP, "Only if this is the version of the record now."),
+    "if_updated_at": (_VERSION, "Only if this is the version of the record now."),
     "op": (_WORD, "The caller's id for this write: sent again within 24 h, it is answered and not repeated."),
     "where": ({"type": "object"}, _WHERE),
     "order": (_TEXT, "A field, with a leading - for descending; by default when a record began."),
     "limit": ({"type": "integer", "minimum": 1, "maximum": 2**31 - 1}, "At most so many."),
     "cursor": (_TEXT, "Where the page before ended."),
-    "version": (_STAMP, "The `updated_at` of the version to write again."),
+    "version": (_VERSION, "The `updated_at` of the version to write again."),
     "ops": (_array(_OPERATION), "The operations, each {op, kind, …} with the parameters of its method."),
     "full": (_FLAG, "Forget the cache and build it anew."),
     "fix": (_FLAG, "Mend what is safe to mend."),

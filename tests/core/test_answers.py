@@ -193,6 +193,14 @@ def test_parameters_that_a_store_refuses_do_not_validate(method: str, parameters
         dispatch(store, method, parameters)
 
 
+def test_a_version_below_zero(call: Caller) -> None:
+    """The version of another tool's line may lie below 0, and schemas as well as the store take it for one."""
+    with open(call.store.paths.file("prds.jsonl"), "a", encoding="utf-8") as log:
+        log.write('{"id":"old","title":"O","updated_at":-5}\n')
+    call("record.update", kind="prd", id="old", set={"title": "N"}, if_updated_at=-5)
+    assert call("record.restore", kind="prd", id="old", version=-5)["title"] == "O"
+
+
 def test_the_errors_carry_what_to_tell_of_them() -> None:
     """Every error has a kind, a code and an exit status, and no two have the same kind or code."""
     rows = [(error.kind, error.code, error.exit_status) for error in answers.errors()]
