@@ -25,6 +25,10 @@ def run(rounds: int = 30) -> list[Row]:
         subprocess.run([program, "init", *store], check=True, stdout=subprocess.DEVNULL)
         prd = subprocess.run([program, "create", "prd", "--set", "title=Search", *store], check=True, text=True,
                              stdout=subprocess.PIPE).stdout.strip()
+        specs = os.path.join(folder, "specs.jsonl")
+        with open(specs, "w", encoding="utf-8") as file:
+            file.writelines(f'{{"id":"t{n}","prd_id":"{prd}","phase_name":"N"}}\n' for n in range(2 * rounds))
+        subprocess.run([program, "create", "task_spec", "--file", specs, *store], check=True, stdout=subprocess.DEVNULL)
         times = processes({
             "bare": [sys.executable, "-c", "pass"],
             "show prd ID": [program, "show", "prd", prd, *store],
