@@ -5,7 +5,7 @@ import os
 
 def share_like_folder(fd: int, path: str) -> None:
     """Give a file of ours the permission bits of its folder, but for execute; so a shared repository stays shared."""
-    wanted = os.stat(os.path.dirname(path)).st_mode & 0o666
+    wanted = os.stat(os.path.dirname(path)).st_mode & 0o666 | 0o600  # a folder closed for a while takes nothing away
     status = os.fstat(fd)
     if status.st_mode & 0o666 != wanted and status.st_uid == os.geteuid():
         os.fchmod(fd, wanted)
