@@ -4,13 +4,17 @@ set -eu
 name=${1:-agent-$$}
 field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 
-while claim=$(taskstore claim --by "$name" --json); do
+while true; do
+    claim=$(taskstore claim --by "$name" --json) || { status=$?; break; }
     id=$(printf %s "$claim" | field id)
     token=$(printf %s "$claim" | field token)
     echo "$id: $(printf %s "$claim" | field phase_name)"
     if true; then    # your work here
-        taskstore complete "$id" --by "$name" --token "$token"
+        end=complete
     else
-        taskstore fail "$id" --by "$name" --token "$token"
+        end=fail
     fi
+    # 1: it took us longer than our lease, and somebody else has it
+    taskstore $end "$id" --by "$name" --token "$token" || [ $? -eq 1 ]
 done
+[ "$status" -eq 1 ] || exit "$status"    # 1: nothing is ready; anything else went wrong

@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+PROOF = "TOKEN"
 STEPS = (
     ("What is there?", ["stats"]),
     ("What is being built?", ["list-prds"]),
@@ -16,6 +17,7 @@ STEPS = (
     ("One of them in full, named by the beginning of its id:", ["show", "task_spec", "ts-r"]),
     ("What could an agent do now?", ["ready"]),
     ("It takes one, and nobody else gets that:", ["claim", "--by", "ann"]),
+    ("When it is done, what waited for it can begin:", ["complete", "ts-xml", "--by", "ann", "--token", PROOF]),
     ("Something new is asked for:", ["create", "prd", "--set", "id=prd-gifts", "--set", "title=Gift cards"]),
     ("It stands as one more line in a log that git can merge:", None),
 )
@@ -23,6 +25,7 @@ STEPS = (
 
 def main() -> int:
     """Show every step as it would be typed, with what it prints."""
+    token = ""
     with tempfile.TemporaryDirectory(prefix="taskstore-tour-") as folder:
         store = os.path.join(folder, "webshop")
         shutil.copytree(os.path.join(HERE, "webshop"), store)
@@ -34,10 +37,16 @@ def main() -> int:
                 with open(os.path.join(store, "prds.jsonl"), encoding="utf-8") as log:
                     print(log.readlines()[-1], end="")
                 continue
-            print(f"$ taskstore {shlex.join(words)}", flush=True)
-            done = subprocess.run([sys.executable, "-m", "taskstore", *words], env=environment, check=False)
+            typed = [token if word == PROOF else word for word in words]
+            print(f"$ taskstore {shlex.join(typed)}", flush=True)
+            claims = words[0] == "claim"  # its token is asked for later; all others print to the terminal themselves
+            done = subprocess.run([sys.executable, "-m", "taskstore", *typed], env=environment, check=False,
+                                  stdout=subprocess.PIPE if claims else None, encoding="utf-8")
             if done.returncode:
                 return done.returncode
+            if claims:
+                print(done.stdout, end="", flush=True)
+                token = done.stdout.partition("--token ")[2].partition(" ")[0]
     return 0
 
 

@@ -1,12 +1,13 @@
 """What README, how-tos and examples show is what happens."""
 
+import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import apsw
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -75,14 +76,69 @@ def test_the_example_agents(repository: Path, example: str) -> None:
     assert '"complete":3' in run(repository, "taskstore", "stats", "--json").replace(" ", "")
 
 
-def test_the_how_tos(repository: Path) -> None:
-    """Every shell command of the how-tos succeeds, in order, in a repository with a store."""
-    run(repository, "taskstore", "init")
-    for page in sorted((ROOT / "docs" / "how-to").glob("*.md")):
-        for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-            for command in block.splitlines():
-                assert shlex.split(command, comments=True)[0] == "taskstore", command
-                run(repository, "sh", "-c", command)
+BEADS = """
+{"id":"bd-1","title":"Search","issue_type":"epic","status":"open","created_at":"2026-01-05T09:00:00Z"}
+{"id":"bd-2","title":"Index","status":"closed","created_at":"2026-01-05T09:00:00Z","assignee":"ann","priority":1}
+{"id":"bd-3","title":"Rank","status":"open","created_at":"2026-01-05T09:00:00Z","priority":1,"dependencies":[\
+{"issue_id":"bd-3","depends_on_id":"bd-2","type":"blocks"},\
+{"issue_id":"bd-3","depends_on_id":"bd-1","type":"parent-child"}]}
+{"id":"bd-4","title":"Load test","status":"open","created_at":"2026-01-05T09:00:00Z","priority":3,"dependencies":[\
+{"issue_id":"bd-4","depends_on_id":"bd-3","type":"blocks"}]}
+"""
+PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, repository: Path) -> Path:
+    """A repository with a commit, a beads log, and a store made from it."""
+    del repository
+    (tmp_path / "shop" / ".beads").mkdir(parents=True)
+    shop = tmp_path / "shop"
+    (shop / ".beads" / "issues.jsonl").write_text(BEADS.lstrip(), encoding="utf-8")
+    run(shop, "git", "init", "-q")
+    run(shop, "git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "begin")
+    run(shop, "taskstore", "init")
+    run(shop, "taskstore", "import", "beads", ".beads/issues.jsonl")
+    return shop
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.stem))
+def test_the_how_tos(shop: Path, page: Path) -> None:
+    """Every shell command of a how-to succeeds, each block in a shell of its own."""
+    for block in blocks(page, "sh"):
+        run(shop, "sh", "-ec", block.replace("sqlite3 -readonly", "test -f"))
+
+
+@pytest.mark.parametrize("query", [query for page in PAGES for query in blocks(page, "sql")])
+def test_the_queries(shop: Path, query: str) -> None:
+    """Every query of the how-tos is one, and finds something among the records that came from beads."""
+    run(shop, "taskstore", "update", "ts", "bd-2", "--set", "status=complete")
+    database = apsw.Connection(str(shop / ".taskstore" / "store.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    assert list(database.execute(query))
+    database.close()
+
+
+def test_the_loop(shop: Path) -> None:
+    """The loop of the how-to completes what works, and fails what does not."""
+    (code,) = [block for page in PAGES for block in blocks(page, "python")]
+    begin = "from taskstore import connect\nname = 'ann'\ndef work(spec): assert spec.id != 'bd-4'\n"
+    run(shop, sys.executable, "-c", begin + code)
+    specs = run(shop, "taskstore", "list", "ts", "--jsonl").splitlines()
+    assert {spec["id"]: spec["status"] for spec in map(json.loads, specs)} == {
+        "bd-2": "complete", "bd-3": "complete", "bd-4": "failed"}
+
+
+def test_every_problem_is_named() -> None:
+    """The page on `check` names every problem that core can find, with its severity, and no other."""
+    page = (ROOT / "docs" / "how-to" / "check.md").read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "core" / "taskstore_core").glob("check*.py"))
+    found = {(name, severity or function) for function, name, severity in re.findall(
+        r'\b(error|warning|Problem)\("(\w+)"(?:, "(note)")?', source)}
+    assert found == set(re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE))
 
 
 def test_the_library_example(repository: Path) -> None:
@@ -92,3 +148,14 @@ def test_the_library_example(repository: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", text.partition("For asynchronous")[0], re.DOTALL)
     assert run(repository, sys.executable, "-c", code) == "Build the index\n"
     assert "done well" in run(repository, "taskstore", "export", "task_spec")
+    run(repository, "taskstore", "create", "task_spec", "--set", "prd_id=p", "--set", "phase_name=more")
+    (code,) = re.findall(r"```python\n(.*?)```", text.partition("For asynchronous")[2], re.DOTALL)
+    run(repository, sys.executable, "-c", f"{code}\nimport asyncio\nasyncio.run(work())")
+    assert '"status":"running"' in run(repository, "taskstore", "export", "task_spec")
+
+
+def test_the_tour(tmp_path: Path) -> None:
+    """The tour runs to its end: what was claimed is completed, and what waited for it is ready."""
+    said = run(tmp_path, sys.executable, str(ROOT / "examples" / "tour.py"))
+    assert "ts-xml is complete" in said
+    assert said.index("ready now because of it") < said.index("ts-pdf  pending") < said.index('{"id":"prd-gifts"')
