@@ -2,9 +2,14 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
+
+PATIENCE_S = 60.0
 
 
 @contextlib.contextmanager
@@ -21,3 +26,42 @@ def running_daemon(directory: str, *options: str) -> Iterator["subprocess.Popen[
         finally:
             daemon.terminate()
             daemon.wait()
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[str]:
+    """A runtime folder with a short name: a socket's path may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        yield folder
+
+
+def daemons_of(directory: str) -> list[int]:
+    """The processes, ready or not, that were started to serve the store in `directory`, or any below it."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
+                words = os.fsdecode(file.read()).split("\0")
+                if "taskstore_daemon" in words and any(f"{word}/".startswith(f"{directory}/") for word in words):
+                    found.append(int(name))
+    return found
+
+
+def end_daemons_of(directory: str) -> None:
+    """Kill them, and see them gone."""
+    for _ in poll():
+        pids = daemons_of(directory)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if not pids:
+            return
+
+
+def poll(seconds: float = PATIENCE_S) -> Iterator[None]:
+    """Turns to look for something that another process does, until a deadline fails the test."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(0.005)
+    raise AssertionError(f"it did not happen within {seconds:g} s")

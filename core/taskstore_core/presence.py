@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from .paths import Paths
 
 LOCK = "daemon.lock"
-LINK = "daemon.sock"
-"""A symbolic link to the socket, for whoever runs under another XDG_RUNTIME_DIR or TMPDIR than the daemon."""
+PLACE = "daemon.socket"
+"""Holds the socket's path, for whoever runs under another XDG_RUNTIME_DIR or TMPDIR than the daemon.
+
+A symbolic link would do, but programs that copy a repository follow it, and fail at the socket.
+"""
 LOG = "daemon.log"
 FAILED = "daemon.failed"
 """Why the last start failed; its time says when."""
@@ -29,13 +32,23 @@ def sockets(paths: "Paths", environ: "Mapping[str, str]") -> list[str]:
         computed = socket_path(paths.directory, environ)
     except ReadOnlyError:
         return []  # no place for one
+    noted = _noted(paths)
+    if os.path.basename(noted) != os.path.basename(computed):
+        noted = computed  # a copied repository brings the note along, and its original's socket is not ours
+    return [path for path in dict.fromkeys((computed, noted)) if os.path.exists(path)]
+
+
+def _noted(paths: "Paths") -> str:
     try:
-        linked = os.readlink(paths.local(LINK))
+        fd = os.open(paths.local(PLACE), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        linked = computed
-    if os.path.basename(linked) != os.path.basename(computed):
-        linked = computed  # a copied repository brings the link along, and its original's socket is not ours
-    return [path for path in dict.fromkeys((computed, linked)) if os.path.exists(path)]
+        return ""
+    try:
+        return os.fsdecode(os.read(fd, 1024)).replace("\0", "")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
 
 
 def is_held(paths: "Paths") -> bool:

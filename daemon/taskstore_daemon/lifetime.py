@@ -17,7 +17,7 @@ import trio
 from taskstore_core.errors import ReadOnlyError
 from taskstore_core.files import create_folder, share_like_folder
 from taskstore_core.paths import Paths
-from taskstore_core.presence import LINK, LOCK
+from taskstore_core.presence import LOCK, PLACE
 
 from .listener import identity
 from .notify import Notifier
@@ -69,21 +69,21 @@ class Lifetime:
         os.close(self._fd)
 
     def note(self, socket: str) -> None:
-        """Lead clients that look elsewhere for it to the socket."""
+        """Write down where clients find us that look elsewhere for the socket."""
         self._socket, self._identity = socket, identity(socket)
-        link = self._paths.local(LINK)
+        path = self._paths.local(PLACE)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{link}.new")
-            os.symlink(socket, f"{link}.new")
-            os.replace(f"{link}.new", link)
+            with open(f"{path}.new", "wb") as file:
+                share_like_folder(file.fileno(), path)
+                file.write(os.fsencode(socket))
+            os.replace(f"{path}.new", path)
         except OSError as error:
-            log.warning("cannot write %s: %s", link, error.strerror)
+            log.warning("cannot write %s: %s", path, error.strerror)
 
     def forget(self, *, unlink: bool) -> None:
-        """Take the link away, and with `unlink` the socket, unless another daemon's stand there by now."""
+        """Take the note away, and with `unlink` the socket, unless another daemon's stand there by now."""
         if self._holds_lock():
-            paths = [self._paths.local(LINK)]
+            paths = [self._paths.local(PLACE)]
             if unlink and self._identity is not None and identity(self._socket) == self._identity:
                 paths.append(self._socket)
             for path in paths:
