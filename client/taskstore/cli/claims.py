@@ -11,6 +11,7 @@ from .decode import decoder, fields
 from .ids import call_of, prd_of
 from .lists import print_records, write_items
 from .opening import Opened, connect
+from .pages import fetch
 from .show import write_record
 from .text import bold, moment, span, visible, word_of_shell, write_json
 
@@ -76,7 +77,9 @@ def complete(arguments: Arguments) -> int:
     _say(answer, "is complete")
     if unblocked:
         sys.stdout.write("\nready now because of it:\n")
-        print_records(unblocked, _COLUMNS)
+        print_records(unblocked[:_SHOWN], _COLUMNS)
+        if len(unblocked) > _SHOWN:
+            sys.stdout.write(f"… and {len(unblocked) - _SHOWN} more: taskstore ready lists them\n")
     return 0
 
 
@@ -126,17 +129,18 @@ def _unblocked(store: Opened, answer: str) -> list[str]:
     import json
 
     keys = json.loads(answer)["unblocked"]
-    found: list[str] = store.call("record.list", {"kind": _SPEC.name, "where": {"id": {"in": keys}}})["items"]
+    found = fetch(store, {"kind": _SPEC.name, "where": {"id": {"in": keys}}})["items"]
+    assert isinstance(found, list)  # noqa: S101 - what record.list answers with
     return found
 
 
 def _go_on(spec: str, by: str, lease_ms: int) -> None:
     """Say what the holder may do next, as commands to copy."""
     record = fields(decoder(), spec)
-    words = (f"--by={by}" if by.startswith("-") else f"--by {word_of_shell(by)}",
-             f"--token {word_of_shell(str(record['token']))}")
-    key = word_of_shell(str(record["id"]))
-    behind = f"{' '.join(words)} -- {key}" if key.startswith("-") else f"{key} {' '.join(words)}"
+    key = str(record["id"])
+    who = f"--by={word_of_shell(by)}" if by.startswith("-") else f"--by {word_of_shell(by)}"
+    words = f"{who} --token {word_of_shell(str(record['token']))}"
+    behind = f"{words} -- {word_of_shell(key)}" if key.startswith("-") else f"{word_of_shell(key)} {words}"
     sys.stdout.write(f"\n{bold(visible(by))} holds it for {span(lease_ms)}. To go on:\n")
     for verb, said in (("complete", "when it is done"), ("fail", "when it cannot be"),
                        ("release", "to give it back"), ("heartbeat", "to hold it for longer")):

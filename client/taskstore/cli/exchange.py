@@ -49,9 +49,10 @@ def import_(arguments: Arguments) -> int:
     from .sources import open_source
 
     if path == "beads":  # a format without a file, rather than a file of that name
-        raise InvalidError("import beads: which file?", hint="for a file of that name, write ./beads")
+        raise InvalidError("import beads: no FILE is named", hint="if beads is the file, write ./beads")
     name = arguments.option("kind")
-    return _import(arguments, open_source(None if path == "-" else path), None if name is None else find_kind(name))
+    kind = None if name is None else find_kind(name)  # before standard input is waited for
+    return _import(arguments, open_source(None if path == "-" else path), kind)
 
 
 def _import(arguments: Arguments, source: "Source", kind: Kind | None) -> int:

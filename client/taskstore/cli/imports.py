@@ -9,7 +9,7 @@ from taskstore_core.plain import to_json
 from .arguments import Arguments
 from .opening import connect
 from .progress import Working
-from .text import visible, write_json
+from .text import plural, visible, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def count_results(operations: "Sequence[dict[str, object]]", results: "Sequence[
 def print_counts(counts: "Counts") -> None:
     """Print them for people."""
     for kind, count in counts.items():
-        sys.stdout.write(f"{KINDS[kind].title}s: {count['imported']} imported, {count['deleted']} deleted,"
+        sys.stdout.write(f"{plural(KINDS[kind].title)}: {count['imported']} imported, {count['deleted']} deleted,"
                          f" {count['unchanged']} here already\n")
 
 

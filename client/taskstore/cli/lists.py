@@ -12,7 +12,7 @@ from .ids import prd_of
 from .opening import connect
 from .pages import fetch
 from .table import print_table
-from .text import ago, visible, write_json
+from .text import ago, plural, visible, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def write_items(arguments: Arguments, answer: "Mapping[str, object]") -> bool:
 
 def _print(kind: Kind, items: "Sequence[str]", cursor: object) -> None:
     if not items:
-        sys.stderr.write(f"no {kind.title}s\n")
+        sys.stderr.write(f"no {plural(kind.title)}\n")
         return
     print_records(items, COLUMNS[kind.name])
     if cursor:

@@ -100,7 +100,12 @@ def _styled(text: str, code: str) -> str:
 
 def count_of(number: int, noun: str) -> str:
     """A number with its noun: "1 record", "2 records"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """More than one of it: "records", "dependencies"."""
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
 
 
 def span(milliseconds: int) -> str:

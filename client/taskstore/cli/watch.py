@@ -32,18 +32,18 @@ def watch(arguments: Arguments) -> int:
         raise InvalidError("watch: --where needs one KIND whose fields it is about", field="where")
     where = where_of(kinds[0], arguments) if arguments.many("where") else None
     write = _write_as_json if arguments.json else _Lines().write
-    with connect(arguments) as store:
-        names = [kind.name for kind in kinds] or None
-        with Changes(store, names, where) as changes:
+    names = [kind.name for kind in kinds] or None
+    try:
+        with connect(arguments) as store, Changes(store, names, where) as changes:
             _leave_with_reader()
             if sys.stderr.isatty():
                 sys.stderr.write("watching; Ctrl-C ends it\n")
-            try:
-                for event in changes:
-                    write(event)
-                    sys.stdout.flush()
-            except KeyboardInterrupt:  # how one ends a watch: no failure
-                return 0
+                sys.stderr.flush()
+            for event in changes:
+                write(event)
+                sys.stdout.flush()
+    except KeyboardInterrupt:  # how one ends a watch: no failure
+        pass
     return 0
 
 

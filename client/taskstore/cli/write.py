@@ -105,7 +105,7 @@ def _source(arguments: Arguments) -> Source | None:
 def _needed(arguments: Arguments, source: Source | None) -> Source:
     name = arguments.command.name
     if source is None:
-        raise InvalidError(f"{name}: which record?", hint="give its ID, or records with ids by --file or --stdin")
+        raise InvalidError(f"{name}: no record is named", hint="give an ID, or records with ids by --file or --stdin")
     if arguments.number("if_updated_at") is not None:
         raise InvalidError(f"{name}: --if-updated-at is about one record", hint="give its ID")
     return source
