@@ -6,9 +6,8 @@ is SQLite giving as many rows of the same table in the same order, without askin
 
 import json
 import os
-import tempfile
 
-from measure import Row, interleaved
+from measure import Row, interleaved, scratch
 
 from taskstore import connect
 from taskstore_core.kinds import KINDS
@@ -36,8 +35,8 @@ def line(number: int) -> str:
 
 def run() -> list[Row]:
     """Claim and complete, and lists of what is ready."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIR")) as folder:
-        store, _ = Store.create(folder)
+    with scratch() as folder:
+        store, _ = Store.create(directory=os.path.join(folder, ".taskstore"))
         with open(store.paths.file(SPEC.log), "w", encoding="utf-8") as log:
             log.writelines(f"{line(number)}\n" for number in range(COUNT))
         store.sync()
@@ -48,7 +47,7 @@ def run() -> list[Row]:
 
 def _claims(folder: str) -> list[Row]:
     plain = os.open(f"{folder}/plain", os.O_RDWR | os.O_CREAT | os.O_APPEND)
-    with connect(folder, daemon=False) as library:
+    with connect(directory=os.path.join(folder, ".taskstore"), daemon=False) as library:
 
         def claim() -> None:
             claimed = library.claim(by="bench")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from statistics import median
 
-from measure import Row
+from measure import Row, scratch
 
 from taskstore_core.sockets import socket_path
 from taskstore_core.store import Store
@@ -166,9 +166,9 @@ def fdatasync_ms(folder: str) -> float:
 
 def run() -> list[Row]:
     """Every figure of the daemon against its floor."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIR")) as folder, \
+    with scratch() as folder, \
             tempfile.TemporaryDirectory() as short:
-        store, _ = Store.create(folder)
+        store, _ = Store.create(directory=os.path.join(folder, ".taskstore"))
         directory = store.paths.directory
         log = store.paths.file("prds.jsonl")
         store.close()

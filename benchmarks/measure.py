@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -21,6 +22,11 @@ class Row(NamedTuple):
     def ratio(self) -> float:
         """The figure as a multiple of its floor."""
         return self.ms / self.floor_ms
+
+
+def scratch() -> "tempfile.TemporaryDirectory[str]":
+    """A folder to work in, on the disk that is to be measured. Stores in it are named, lest they be a repository's."""
+    return tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIR") or None)
 
 
 def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:

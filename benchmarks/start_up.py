@@ -5,9 +5,8 @@ import os
 import subprocess
 import sys
 import sysconfig
-import tempfile
 
-from measure import Row, processes
+from measure import Row, processes, scratch
 
 import taskstore
 import taskstore_core
@@ -20,7 +19,7 @@ def run(rounds: int = 30) -> list[Row]:
     for package in (taskstore, taskstore_core):
         compileall.compile_dir(os.path.dirname(str(package.__file__)), quiet=1)
     program = os.path.join(sysconfig.get_path("scripts"), "taskstore")
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIR")) as folder:
+    with scratch() as folder:
         store = ["--store", folder]
         subprocess.run([program, "init", *store], check=True, stdout=subprocess.DEVNULL)
         prd = subprocess.run([program, "create", "prd", "--set", "title=Search", *store], check=True, text=True,

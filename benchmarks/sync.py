@@ -6,12 +6,11 @@ the lines in memory and nothing remembered of the file.
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable
 
 import msgspec
-from measure import Row, interleaved
+from measure import Row, interleaved, scratch
 
 from taskstore_core import schema
 from taskstore_core.cache import Cache, delete
@@ -67,8 +66,8 @@ def floor(lines: list[str], path: str) -> None:
 
 def run(count: int = 100_000, rounds: int = 5) -> list[Row]:
     """The three figures against their floors."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIR")) as folder:
-        store, _ = Store.create(folder)
+    with scratch() as folder:
+        store, _ = Store.create(directory=os.path.join(folder, ".taskstore"))
         path = store.paths.file(KIND.log)
         lines = [line(number) for number in range(count)]
         replace(path, lines)

@@ -1,9 +1,8 @@
 """A durable create through the library, against one append and fdatasync of as many bytes."""
 
 import os
-import tempfile
 
-from measure import Row, interleaved
+from measure import Row, interleaved, scratch
 
 from taskstore_core.batch import Operation
 from taskstore_core.kinds import KINDS
@@ -14,8 +13,8 @@ _ROUNDS = 500
 
 def run() -> list[Row]:
     """One create, one create in a batch of 100, and a get."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIR")) as folder:
-        store, _ = Store.create(folder)
+    with scratch() as folder:
+        store, _ = Store.create(directory=os.path.join(folder, ".taskstore"))
         kind = KINDS["prd"]
         plain = os.open(f"{folder}/plain", os.O_RDWR | os.O_CREAT | os.O_APPEND)
         key = store.apply([Operation("create", kind, {"title": "Search"})])[0].key
