@@ -10,6 +10,8 @@ from pathlib import Path
 import apsw
 import pytest
 
+from taskstore.cli.commands import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = str(Path(sys.executable).parent)
 
@@ -130,6 +132,22 @@ def test_the_loop(shop: Path) -> None:
     specs = run(shop, "taskstore", "list", "ts", "--jsonl").splitlines()
     assert {spec["id"]: spec["status"] for spec in map(json.loads, specs)} == {
         "bd-2": "complete", "bd-3": "complete", "bd-4": "failed"}
+
+
+def test_every_command_is_named() -> None:
+    """The README's table of commands names every command, and no other."""
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Commands")[2].partition("\nAll of them")[0]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("|")]
+    named = {command for cell in cells for command in re.findall(r"`([a-z-]+)", cell)}
+    assert named == set(COMMANDS)
+
+
+def test_every_module_is_named() -> None:
+    """The architecture page names every module of core and of the client."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    modules = [path.stem for folder in ("core/taskstore_core", "client/taskstore")
+               for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("__")]
+    assert [name for name in modules if f"`{name}`" not in page] == []
 
 
 def test_every_problem_is_named() -> None:
