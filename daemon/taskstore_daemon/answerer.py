@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from .session import Session
 
 
+_LONG_TEXT = rpc.ANSWER_BYTES // 4
+"""Characters, of four bytes at the most, in a list that certainly need not be cut."""
+
+
 def loads(frame: bytes) -> object:
     """The value of JSON text; raises ValueError. orjson would make floats of whole numbers from 2^64 on."""
     try:
@@ -69,7 +73,10 @@ class Answerer:
             return None
         short = work.short_list()
         result: Any = self._engine.store.trusting(_reading(work, short))
-        return None if short is not None and result["cursor"] is not None else to_json(result)
+        if short is not None and result["cursor"] is not None:
+            return None
+        text = to_json(result)
+        return None if work.is_list and len(text) > _LONG_TEXT else text
 
     async def write(self, works: Sequence[Work]) -> list[bytes]:
         """Carry out writes together; their answers in order."""
@@ -113,7 +120,7 @@ class Answerer:
             return await wait(self._engine, self._server.publisher.waits, work.parameters)
         if work.is_long:
             return await self._engine.at_length(lambda store: to_json(_reading(work)(store)))
-        if work.short_list() is not None:
+        if work.is_list:
             return await self._engine.at_length(lambda store: cut_list(store, work.parameters))
         return await self._engine.read(work.kinds(), lambda store: to_json(_reading(work)(store)))
 

@@ -55,6 +55,11 @@ class Work:
         """Whether it may take so long that others should not wait for it."""
         return self.method.name in _LONG
 
+    @property
+    def is_list(self) -> bool:
+        """Whether its answer is cut where it becomes too long."""
+        return self.method.name == "record.list"
+
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds whose logs it reads; raises InvalidError."""
         kind = self.parameters.get("kind")
@@ -64,7 +69,7 @@ class Work:
 
     def short_list(self) -> "dict[str, object] | None":
         """For a list without a small limit: the parameters of one that is cut short, to see whether it is long."""
-        if self.method.name != "record.list":
+        if not self.is_list:
             return None
         limit = self.parameters.get("limit")
         if limit is not None and (not isinstance(limit, int) or limit <= _SHORT):
