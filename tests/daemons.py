@@ -48,14 +48,25 @@ def daemons_of(directory: str) -> list[int]:
 
 
 def end_daemons_of(directory: str) -> None:
-    """Kill them, and see them gone."""
+    """Kill them, and see them gone, with everything that they had open."""
+    killed: set[int] = set()
     for _ in poll():
         pids = daemons_of(directory)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if not pids:
+        killed |= set(pids)
+        if not pids and not any(map(_is_alive, killed)):
             return
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process still has files open: it loses its command line before."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def poll(seconds: float = PATIENCE_S) -> Iterator[None]:

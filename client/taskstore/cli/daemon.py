@@ -4,7 +4,7 @@ import os
 import sys
 
 from taskstore.remote import LostError, Remote, greet, knock
-from taskstore.starting import AGAIN_S, command, last_failure, run
+from taskstore.starting import AGAIN_S, READY_S, command, last_failure, run
 from taskstore_core import layout
 from taskstore_core.errors import InvalidError, ReadOnlyError, TaskStoreError, UnsupportedVersionError
 from taskstore_core.paths import Paths, discover, named
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _LEAVE_S = 10.0
 """How long a daemon may take to finish what is in flight; it gives connections five seconds."""
 _LOOK_S = 0.05
+_ACCEPTS = 0x10000  # __SO_ACCEPTCON of the kernel's include/linux/net.h
 _OPTIONS = {"idle_s": ("run", "start"), "log_level": ("run", "start"), "follow": ("logs",)}
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -38,11 +39,15 @@ def daemon(arguments: Arguments) -> int:
     return {"run": _run, "start": _start, "stop": _stop, "status": _status, "logs": _logs}[action](arguments)
 
 
-def paths_of(arguments: Arguments) -> Paths:
-    """The store that is meant; raises NoStoreError, UnsupportedVersionError."""
+def paths_of(arguments: Arguments, *, must_exist: bool) -> Paths:
+    """The store that is meant; raises NoStoreError, UnsupportedVersionError.
+
+    Its daemon can be stopped, and its units removed, also when it is not there any more.
+    """
     directory = directory_of(arguments)
     paths = named(directory) if directory is not None else discover(os.curdir)
-    layout.read_version(paths)
+    if must_exist:
+        layout.read_version(paths)
     return paths
 
 
@@ -55,15 +60,15 @@ def _options(arguments: Arguments) -> list[str]:
 
 
 def _run(arguments: Arguments) -> int:
-    words = command(paths_of(arguments), *_options(arguments))
+    words = command(paths_of(arguments, must_exist=True), *_options(arguments))
     sys.stdout.flush()
     os.execv(words[0], words)  # noqa: S606 - the interpreter that runs us
 
 
 def _start(arguments: Arguments) -> int:
-    paths, options = paths_of(arguments), _options(arguments)
+    paths, options = paths_of(arguments, must_exist=True), _options(arguments)
     started = run(paths, options)
-    report = _look(paths)
+    report = _look_until_there(paths)
     if arguments.json:
         write_json(to_json(report))
     elif report["problem"] is None:
@@ -73,10 +78,22 @@ def _start(arguments: Arguments) -> int:
     return 0 if report["problem"] is None else 1
 
 
+def _look_until_there(paths: Paths) -> "dict[str, Any]":
+    """What the daemon says of itself, as soon as it does: one that systemd starts may still be on its way."""
+    import time
+
+    deadline = time.monotonic() + READY_S
+    while True:
+        report = _look(paths)
+        if report["running"] or time.monotonic() > deadline:
+            return report
+        time.sleep(_LOOK_S)
+
+
 # Status
 
 def _status(arguments: Arguments) -> int:
-    paths = paths_of(arguments)
+    paths = paths_of(arguments, must_exist=False)
     report = _look(paths)
     if arguments.json:
         write_json(to_json(report))
@@ -125,13 +142,21 @@ def _socket(paths: Paths) -> str | None:
 
 
 def _absence(paths: Paths) -> str:
-    sock = knock(sockets(paths, os.environ))
-    if sock is not None:
-        sock.close()
+    if any(_is_listening(path) for path in sockets(paths, os.environ)):
         return "no daemon runs for this store; systemd starts one with the next command"
     reason = last_failure(paths)
     failed = f"; a start failed less than {AGAIN_S:g} s ago: {reason}" if reason else ""
     return f"no daemon runs for this store{failed}"
+
+
+def _is_listening(path: str) -> bool:
+    """Whether somebody listens at a socket, without connecting: systemd would start a daemon for that."""
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as file:
+            rows = [line.rstrip("\n").split(maxsplit=7) for line in file]
+    except OSError:
+        return False
+    return any(len(row) > 7 and row[7] == path and int(row[3], 16) & _ACCEPTS for row in rows[1:])  # noqa: PLR2004
 
 
 def _told(report: "dict[str, Any]") -> "Iterator[str]":
@@ -156,7 +181,7 @@ def _duration(seconds: float) -> str:
 # Stopping
 
 def _stop(arguments: Arguments) -> int:
-    pid = stop(paths_of(arguments))
+    pid = stop(paths_of(arguments, must_exist=False))
     if arguments.json:
         write_json(to_json({"stopped": pid is not None, "pid": pid or None}))
     elif pid is None:
@@ -224,7 +249,7 @@ def _end(found: Holder) -> None:
 # Its log
 
 def _logs(arguments: Arguments) -> int:
-    paths = paths_of(arguments)
+    paths = paths_of(arguments, must_exist=False)
     path = paths.local(LOG)
     if not os.path.exists(path) and not arguments.flag("follow"):
         raise _no_log(path)

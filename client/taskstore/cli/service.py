@@ -29,8 +29,9 @@ _MAX_NAME = 255
 
 def service(arguments: Arguments) -> int:
     """Carry out the action."""
-    unit = Unit(paths_of(arguments))
-    return {"install": _install, "uninstall": _uninstall, "status": _status}[arguments.text("ACTION")](arguments, unit)
+    action = arguments.text("ACTION")
+    unit = Unit(paths_of(arguments, must_exist=action == "install"))
+    return {"install": _install, "uninstall": _uninstall, "status": _status}[action](arguments, unit)
 
 
 class Unit:
@@ -87,7 +88,8 @@ class Unit:
         _unlink(paths)
         if not any(_is_instance(f"{self.folder}/{name}") for name in _listed(self.folder)):
             _unlink(self.template(kind) for kind in KINDS)
-        for folder in (*(os.path.dirname(path) for path in paths), self.folder, os.path.dirname(self.folder)):
+        sockets = os.path.dirname(socket_path(self.paths.directory, os.environ))
+        for folder in (*(os.path.dirname(path) for path in paths), self.folder, os.path.dirname(self.folder), sockets):
             _rmdir(folder)
 
 
