@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .batch import Operation
     from .keeper import Reports
     from .leases import Leases
+    from .lock import Lock
     from .request import Outcome, Request
     from .view import View, Written
 
@@ -180,16 +181,24 @@ class Store:
         The outcome of each stands at its place. Raises ReadOnlyError where none could be written, BusyError where
         the lock was not to be had within `wait_s`.
         """
+        with self.lock(wait_s):
+            return self.commit_locked(requests)
+
+    def lock(self, wait_s: float = WAIT_S) -> "Lock":
+        """The store's lock, for `commit_locked`. It may be taken and let go of in different threads."""
+        return self._keeper.lock(wait_s)
+
+    def commit_locked(self, requests: "Sequence[Request]") -> "list[Outcome | TaskStoreError]":
+        """What `commit` does, for whoever holds the lock."""
         from . import writer
 
-        with self._keeper.lock(wait_s):
-            cache, outbox = self._keeper.leveled()
-            view = self.view(cache)
-            outcomes = writer.decide(view, requests)
-            sealed = writer.commit(self.paths, outbox, self._leases, outcomes, view.noticed)
-            if sealed is not None:
-                self._keeper.follow(sealed)
-            return outcomes
+        cache, outbox = self._keeper.leveled()
+        view = self.view(cache)
+        outcomes = writer.decide(view, requests)
+        sealed = writer.commit(self.paths, outbox, self._leases, outcomes, view.noticed)
+        if sealed is not None:
+            self._keeper.follow(sealed)
+        return outcomes
 
     def run(self, request: "Request") -> "Outcome":
         """Carry out one request; raises its error."""

@@ -8,6 +8,7 @@ waiting to be written when a commit begins shares it: one lock, one append a log
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -158,12 +159,38 @@ class Engine:
             self._answer(self._queue[:], [BusyError("the daemon is leaving")] * len(self._queue))
 
     async def _commit_next(self) -> None:
+        """Commit what waits. Where another process has the lock, wait for it while others use the store."""
         try:
             self._alone.acquire_nowait()  # `acquire` would let readers run first, who would find it taken
         except trio.WouldBlock:
             await self._alone.acquire()
+        group = self._queue[:GROUP]
         try:
-            await self._commit(self._queue[:GROUP])
+            await self._commit(group)
+        except BusyError:
+            pass
+        else:
+            return
+        finally:
+            self._alone.release()
+        lock = self.store.lock()
+        try:
+            await trio.to_thread.run_sync(lock.__enter__)
+        except TaskStoreError as error:
+            self._answer(group, [error] * len(group))
+            return
+        try:
+            await self._commit_locked()
+        finally:
+            lock.__exit__(None, None, None)
+
+    async def _commit_locked(self) -> None:
+        try:
+            self._alone.acquire_nowait()
+        except trio.WouldBlock:
+            return  # whoever uses the store may need the lock for that, so both begin anew
+        try:
+            await self._commit(self._queue[:GROUP], locked=True)
         finally:
             self._alone.release()
 
@@ -178,12 +205,15 @@ class Engine:
         if self._second is not None:
             self._second.close()
 
-    async def _commit(self, group: list[_Waiting]) -> None:
+    async def _commit(self, group: list[_Waiting], *, locked: bool = False) -> None:
+        """Carry out requests and answer them; raises BusyError if somebody else has the lock."""
         began = time.perf_counter()
         outcomes: Sequence[Outcome | TaskStoreError]
         try:
-            outcomes = await self._carry_out(group)
+            outcomes = await self._carry_out(group, locked=locked)
         except TaskStoreError as error:
+            if isinstance(error, BusyError) and not locked:
+                raise
             outcomes = [error] * len(group)
         except Exception as error:
             log.exception("a commit failed in a way that nobody thought of")
@@ -201,15 +231,14 @@ class Engine:
             one.outcome = outcome
             one.done.set()
 
-    async def _carry_out(self, group: list[_Waiting]) -> Sequence[Outcome | TaskStoreError]:
+    async def _carry_out(self, group: list[_Waiting], *, locked: bool) -> Sequence[Outcome | TaskStoreError]:
         """One small write on the loop if nothing is in its way; otherwise in a thread."""
         requests = [one.request for one in group]
+        if locked:
+            return await trio.to_thread.run_sync(self.store.commit_locked, requests)
         if len(group) == 1 and group[0].size <= _SMALL and self._took_s < _SLOW_S and self.store.is_fresh(ALL):
-            try:
-                return self.store.commit(requests, wait_s=0)
-            except BusyError:
-                pass  # somebody else holds the lock: wait for it where nobody else has to
-        return await trio.to_thread.run_sync(self.store.commit, requests)
+            return self.store.commit(requests, wait_s=0)
+        return await trio.to_thread.run_sync(partial(self.store.commit, requests, wait_s=0))
 
     async def settle(self) -> None:
         """Fsync the logs that were written to, now and then, so that the outbox alone has little to answer for."""

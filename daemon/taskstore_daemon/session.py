@@ -128,6 +128,7 @@ class Session:
                 turn.add(answer)
             if turn.is_over():
                 await self._flush(turn)
+                await trio.lowlevel.checkpoint()  # there may have been nothing to send
         await self._flush(turn)
 
     def _answer_at_once(self, item: "Work | bytes | list[Entry]", turn: "_Turn") -> bytes | None:
@@ -136,14 +137,12 @@ class Session:
         return item if isinstance(item, bytes) else None
 
     async def _flush(self, turn: "_Turn") -> None:
-        """Send the answers, carry out the writes that follow them, and let others have their turn."""
+        """Send the answers, and carry out the writes that follow them."""
         answers, writes = turn.end()
         if answers:
             await self._wire.send(answers)
         if writes:
             await self._wire.send(b"".join(await self._answerer.write(writes)))
-        elif not answers:
-            await trio.lowlevel.checkpoint()
         turn.begin()
 
     def _look(self, frame: bytes) -> "Work | bytes | list[Entry]":
