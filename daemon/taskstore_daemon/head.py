@@ -16,7 +16,7 @@ from taskstore_core.signature import is_racy, look
 if TYPE_CHECKING:
     from taskstore_core.signature import Signature
 
-_QUIET_S = 0.05
+_QUIET_S = 0.1
 _STALE_S = 5.0
 
 

@@ -69,9 +69,7 @@ class Publisher:
         subscription.end()
 
     async def _publish(self) -> None:
-        """Hand on everything that is new: another branch before what changed with it."""
-        if self.subscriptions:
-            await self._await_git()
+        """Hand on everything that is new."""
         self._tell_branch()
         while self.subscriptions or self.waits:
             before = self._cursor
@@ -104,13 +102,16 @@ class Publisher:
         changes, fitting = await self._ask(ask)
         if self._cursor is None:
             changes.fresh = True  # nobody has read anything yet, so nobody knows what they have missed
-        self._cursor = changes.cursor
+        self.waits.tell(changes)
+        if subscriptions and (changes.items or changes.fresh):
+            await self._await_git()  # after the look: what changed may be the beginning of a checkout
+            self._tell_branch()
+        self._cursor = changes.cursor  # no sooner: whoever is cancelled up to here has told nobody anything
         for subscription, those in zip(subscriptions, fitting, strict=True):
             if changes.fresh:
                 subscription.resync(changes.cursor)
             else:
                 subscription.put(those, changes.cursor)
-        self.waits.tell(changes)
 
     async def _ask(self, question: Callable[[Cache], T]) -> T:
         """Ask the cache, without waking ourselves if it has to be brought level for that."""
