@@ -46,17 +46,16 @@ class UnsendableError(Exception):
 class Remote:
     """A connection to a daemon."""
 
-    def __init__(self, sock: socket.socket, *, greets: bool = True) -> None:
-        """Greet the daemon behind `sock`, unless `greets` is False; raises LostError, UnsupportedVersionError."""
+    def __init__(self, sock: socket.socket) -> None:
+        """Greet the daemon behind `sock`; raises LostError, UnsupportedVersionError."""
         self._sock = sock
         self._framer = rpc.Framer()
         self._frames: list[bytes] = []
         self._number = 0
         self.greeting: dict[str, Any] = {}
-        if greets:
-            sock.settimeout(GREETING_S)
-            self.greeting = result_of("hello", self._request(
-                "hello", {"protocol": [rpc.PROTOCOL, rpc.PROTOCOL], "client": "taskstore for Python"}))
+        sock.settimeout(GREETING_S)
+        self.greeting = result_of("hello", self._request(
+            "hello", {"protocol": [rpc.PROTOCOL, rpc.PROTOCOL], "client": "taskstore for Python"}))
 
     def close(self) -> None:
         """End the connection."""

@@ -24,9 +24,10 @@ IDLE_S = 3600
 """After so long without anybody connected, a daemon that nobody started by hand leaves."""
 READY_S = 10.0
 """How long a daemon may take to be ready; measured: 0.4 s."""
-_TURN_S = 2.0
+_TURN_S = 5.0
 _LISTEN_S = 0.25
 _PAUSE_S = 0.005
+_PAUSES_S = 0.05  # at the most: fifty who look all the time would keep the daemon from its processor
 _ATTEMPTS = 2
 
 
@@ -97,14 +98,15 @@ def _lock(paths: "Paths", patience_s: float) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         share_like_folder(fd, path)
-        deadline = time.monotonic() + patience_s
+        deadline, pause = time.monotonic() + patience_s, _PAUSE_S
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise StartError("another process is starting it, and has not come to an end") from None
-                time.sleep(_PAUSE_S)
+                time.sleep(pause)
+                pause = min(2 * pause, _PAUSES_S)
             else:
                 return fd
     except BaseException:

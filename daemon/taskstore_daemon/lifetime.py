@@ -26,6 +26,7 @@ from .server import Server
 log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
+_LEAST_S = 0.1
 _PAUSE_S = 0.01
 
 
@@ -113,7 +114,7 @@ class Lifetime:
 async def watch_over(server: Server, lifetime: Lifetime, idle_s: float | None) -> None:
     """Stop the server when it has no business here any more, or nobody was connected for `idle_s`."""
     while True:
-        await trio.sleep(_LOOK_S if idle_s is None else min(_LOOK_S, idle_s))
+        await trio.sleep(_LOOK_S if idle_s is None else max(_LEAST_S, min(_LOOK_S, idle_s)))
         if trouble := lifetime.trouble():
             server.stop(trouble)
         elif idle_s is not None and server.is_idle and time.monotonic() - server.last_busy >= idle_s:

@@ -5,7 +5,7 @@ import sys
 
 from taskstore.remote import LostError, Remote, greet, knock
 from taskstore.starting import AGAIN_S, READY_S, command, last_failure, run
-from taskstore_core import layout
+from taskstore_core import layout, rpc
 from taskstore_core.errors import InvalidError, ReadOnlyError, TaskStoreError, UnsupportedVersionError
 from taskstore_core.paths import Paths, discover, named
 from taskstore_core.plain import to_json
@@ -217,13 +217,13 @@ def _ask_to_leave(paths: Paths) -> bool:
     sock = knock(sockets(paths, os.environ))
     if sock is None:
         return False
-    try:
-        Remote(sock, greets=False).call("daemon.shutdown", {})
-    except (LostError, TaskStoreError):
-        return False
-    finally:
-        sock.close()
-    return True
+    with sock:
+        try:
+            sock.sendall(rpc.request(1, "daemon.shutdown", {}))
+            answer = sock.recv(1 << 16)
+        except OSError:  # it took longer than a greeting may
+            return False
+    return not answer or b'"result"' in answer
 
 
 def _is_free(paths: Paths) -> bool:
