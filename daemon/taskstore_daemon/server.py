@@ -73,7 +73,8 @@ class Server:
                 background.start_soon(self.engine.run)
                 for task in (self.engine.settle, self.publisher.run, self.watcher.run):
                     background.start_soon(_keep_running, task)
-                await self._serve_all(listener, task_status)
+                with listener:
+                    await self._serve_all(listener, task_status)
                 self.engine.finish()
                 background.cancel_scope.cancel()
         finally:

@@ -149,10 +149,10 @@ class Serving:
 
 
 @pytest.fixture
-async def nursery_s(nursery: trio.Nursery) -> trio.Nursery:
+async def nursery_s(nursery: trio.Nursery, long: bool) -> trio.Nursery:
     """The test's nursery, which gives up on a test that hangs."""
     async def watch() -> None:
-        await trio.sleep(PATIENCE_S)
+        await trio.sleep(PATIENCE_S * (30 if long else 1))
         raise AssertionError("the test hangs")
 
     if not isinstance(trio.lowlevel.current_clock(), MockClock):
