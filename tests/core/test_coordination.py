@@ -150,6 +150,18 @@ def test_what_is_ready(store: Store, rule: str, *, together: bool) -> None:
     assert (state(store, "x") == ("running", "me")) == is_ready if rule != "deleted" else True
 
 
+def test_a_tombstone_with_fields_is_a_tombstone(store: Store) -> None:
+    """What a deletion that somebody else wrote says of a status counts for nothing: a need is not complete by it."""
+    store.apply([spec("x", depends_on=["n"]), spec("y", prd_id="off")])
+    append(store, id="n", deleted=True, status="complete", updated_at=1)
+    with open(store.paths.file(PRD.log), "a", encoding="utf-8") as file:
+        file.write('{"id":"off","deleted":true,"status":"cancelled","updated_at":1}\n')
+    assert ready(store) == ["y"]
+    with pytest.raises(ConflictError, match=r"it needs n$"):
+        claim(store, id="x")
+    assert claim(store)["id"] == "y"
+
+
 def test_ready_is_in_the_order_of_age(store: Store, clocks: Any) -> None:
     """Oldest first, by when it was created and then by id, what a claim left behind in its place among the others."""
     store.apply([spec("c", created_at=5), spec("b", created_at=5), spec("z", created_at=1), spec("a", created_at=9),
@@ -723,8 +735,10 @@ def test_completing_and_claiming_in_one_group(store: Store) -> None:
         Batch([spec("d", depends_on=["a"]), spec("e", depends_on=["d"])]), Claim("you")]))
     assert done["unblocked"] == ["b"]
     assert (b["id"], none, c["id"], d[0]["id"], d2["id"]) == ("b", None, "c", "d", "d")
-    released, e = results(store.commit([Settle("complete", "d", "you", d2["token"]), Claim("me", prd_id="p")]))
-    assert released["unblocked"] == ["e"]
+    _, released, e = results(store.commit([
+        Batch([spec("late", depends_on=["d"]), spec("freed", depends_on=["d"]), update("freed", depends_on=[])]),
+        Settle("complete", "d", "you", d2["token"]), Claim("me", id="e")]))
+    assert released["unblocked"] == ["e", "late"]
     assert e["id"] == "e"
 
 

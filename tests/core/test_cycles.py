@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +115,18 @@ def test_circles_that_came_with_a_log(store: Store) -> None:
         store.apply([needing("a", "b", "x")])
     store.apply([needing("a")])
     store.apply([needing("c", "x")])
+
+
+def test_needs_of_a_log_that_is_another_altogether(store: Store) -> None:
+    """When git puts quite another log in the place of one, nobody needs what only the old one said."""
+    store.apply([spec(f"s{n}", f"s{n + 1}") for n in range(200)])
+    path = Path(store.paths.file(SPEC.log))
+    path.with_suffix(".new").write_bytes(b"".join(
+        b'{"id":"s%d","prd_id":"p","phase_name":"N","updated_at":1}\n' % n for n in range(200)))
+    path.with_suffix(".new").replace(path)
+    assert store.sync()["task_spec"].mode == "rebuilt"
+    assert store.ask(lambda cache: list(cache.db.execute("SELECT * FROM needs"))) == []
+    store.apply([needing("s1", "s0")])
 
 
 def test_an_import_takes_circles_as_they_are(store: Store) -> None:

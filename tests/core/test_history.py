@@ -134,6 +134,20 @@ def test_lines_that_wait_in_the_outbox(store: Store) -> None:
     assert log(store).read_bytes().count(b'"n": 1') == 1
 
 
+def test_a_log_that_changes_after_the_look(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where git replaces a log between the look at it and the reading, it is the new one that is read."""
+    monkeypatch.setattr(signature, "_TICK", 0)  # as if the log had been written a while ago
+    put(store, *(line("x", n + 1, n=n) for n in range(40)))
+    store.sync()
+    put(store, line("y", 1, n="longer than what stood there"), line("x", 7, n="new"))
+    cache = Cache(store.paths.file("store.db"))
+    try:
+        found = versions(cache, PRD, os.fspath(log(store)), "x")
+    finally:
+        cache.close()
+    assert [json.loads(one)["n"] for one in found] == ["new"]
+
+
 def test_a_log_that_is_gone(store: Store) -> None:
     """Without its log a record has no history; with the log it is there again."""
     made = write(store, of("create", "x"))

@@ -341,6 +341,16 @@ def test_an_op_whose_line_is_gone_is_unknown(store: Store, other: Store, kept: i
     assert len(store.history("prd", "x")) == 1
 
 
+def test_a_log_that_is_another_altogether(store: Store) -> None:
+    """When git puts quite another log in the place of one, so that it is read anew, only the ops of that are known."""
+    store.apply([Operation("create", PRD, {"title": f"T{n}"}) for n in range(200)])
+    call(store, "record.create", kind="prd", record={"id": "x", "title": "T"}, op="once")
+    rewrite(store, PRD.log, lambda _: [b'{"id":"p%d","title":"T","updated_at":1}\n' % n for n in range(200)])
+    assert store.sync()["prd"].mode == "rebuilt"
+    assert store.ask(lambda cache: cache.op_lines("once")) == []
+    call(store, "record.update", kind="prd", id="p7", set={"z": 1}, op="once")
+
+
 def test_an_op_that_comes_back_with_its_line(store: Store) -> None:
     """A branch that is checked out again brings back the ops of its lines."""
     made = call(store, "record.create", kind="prd", record={"id": "x", "title": "T"}, op="once")
