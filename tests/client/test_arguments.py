@@ -78,6 +78,10 @@ def explained(argv: list[str]) -> Arguments | int:
 @given(correct())
 @example(["list", "prd", "--where", "a=b", "--where=c=d=e", "--limit", "007", "--order", ""])
 @example(["--store=", "--json", "show", "--jsonl", "prd", "--store", "x", ""])
+@example(["update", "prd", "--set", "a=b", "p1"])
+@example(["watch", "--where", "a=b", "prd", "--json", "ts"])
+@example(["import", "--kind", "prd", "x"])
+@example(["import", "beads", "--json", "x"])
 def test_both_parsers_agree_on_what_is_correct(argv: list[str]) -> None:
     """The fast parser reads every correct command line, to the arguments that argparse reads from it."""
     fast = arguments._read(argv)
@@ -210,7 +214,8 @@ WRONG = [
     ["list", "prd", "--limit", "-1"], ["list", "prd", "--limit="], ["list", "prd", "--limit", "1.5"],
     ["list", "prd", "--where"], ["create", "prd", "--set"], ["list-prds", "--sta", "x"], ["import", "json", "x"],
     ["import"], ["--store"], ["stats", "--store"], ["--set", "a=b", "create", "prd"], ["two\nlines"],
-    ["list", "prd", "--limit", "two\nlines"],
+    ["list", "prd", "--limit", "two\nlines"], ["claim", "t1", "--by"], ["update", "prd", "p1", "--set"],
+    ["watch", "prd", "--where"], ["update", "prd", "p1", "p2", "--set", "a=b"], ["claim", "a", "b", "--by", "c"],
 ]
 
 

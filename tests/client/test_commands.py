@@ -272,8 +272,10 @@ def watching(root: Path, *argv: str) -> Iterator["subprocess.Popen[str]"]:
         run(root, "create", "prd", "--set", "id=after", "--set", "title=after")
         while json.loads(process.stdout.readline())["id"] != "after":
             pass
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_watch(root: Path) -> None:
