@@ -25,6 +25,7 @@ def running_daemon(directory: str, *options: str) -> Iterator["subprocess.Popen[
             yield daemon
         finally:
             daemon.terminate()
+            daemon.send_signal(signal.SIGCONT)  # a test may have stopped it
             daemon.wait()
 
 

@@ -20,7 +20,7 @@ from tests.daemons import PATIENCE_S, daemons_of, end_daemons_of, poll, private_
 
 from taskstore.remote import reach
 from taskstore_core.paths import Paths, discover
-from taskstore_core.presence import holder, is_held, sockets
+from taskstore_core.presence import _confirmed, holder, is_held, sockets
 from taskstore_core.sockets import socket_path
 from taskstore_core.store import Store
 
@@ -148,6 +148,19 @@ def test_the_holder_of_the_lock(site: Site, daemon: Process) -> None:
         assert found is not None
         assert found.pid == os.getpid()
         found.close()
+
+
+def test_the_holder_is_confirmed(tmp_path: Path) -> None:
+    """A process is taken for the daemon only if it has the lock's file open: inode numbers are no names."""
+    (tmp_path / "lock").touch()
+    status = (tmp_path / "lock").stat()
+    with (tmp_path / "lock").open():
+        found = _confirmed(os.getpid(), (status.st_dev, status.st_ino))
+        assert found is not None
+        found.close()
+        assert _confirmed(os.getpid(), (status.st_dev + 1, status.st_ino)) is None
+    assert _confirmed(os.getpid(), (status.st_dev, status.st_ino)) is None
+    assert _confirmed(0, (status.st_dev, status.st_ino)) is None
 
 
 # Leaving
@@ -460,6 +473,7 @@ def test_a_copied_repository_is_not_served_by_the_original_s(sites: SiteMaker) -
     with running_daemon(os.fspath(original.directory)):
         copy = sites.copy(original)
         assert (copy.private / "daemon.socket").read_text() == os.fspath(socket_of(original))
+        assert sockets(paths_of(copy), os.environ) == []
         assert reach(paths_of(copy)) is None
         assert serves(paths_of(original))
 

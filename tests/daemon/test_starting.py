@@ -256,7 +256,7 @@ class Campaign:
         """So many commands, all of which must be served, and one daemon; the seconds that it took.
 
         `kill` names the step at which a starter is killed before them, or the first daemon among them; or the seconds
-        after which all daemons are killed, wherever they are.
+        after which all daemons are killed, wherever they are, counted from when there is one.
         """
         end_daemons_of(os.fspath(self.site.directory))
         (self.site.private / FAILED).unlink(missing_ok=True)
@@ -320,8 +320,9 @@ def assert_one_daemon(site: Site, paths: Paths) -> None:
 
 @contextlib.contextmanager
 def killer(site: Site, after_s: float) -> Iterator[None]:
-    """Kills every daemon of the store, wherever it is on its way, so many seconds from now."""
-    script = ("import sys, time; sys.path.insert(0, sys.argv[3]); from tests.daemons import end_daemons_of;"
+    """Kills every daemon of the store, wherever it is on its way, so many seconds after there is one."""
+    script = ("import sys, time; sys.path.insert(0, sys.argv[3]); from tests.daemons import *;"
+              "any(daemons_of(sys.argv[1]) for _ in poll());"
               "time.sleep(float(sys.argv[2])); end_daemons_of(sys.argv[1])")
     top = os.fspath(Path(__file__).parents[2])
     with subprocess.Popen([sys.executable, "-c", script, os.fspath(site.directory), str(after_s), top]) as process:
@@ -355,7 +356,7 @@ def test_killed_on_the_way(campaign: Campaign, step: str) -> None:
 def test_fifty_at_once(campaign: Campaign, capsys: pytest.CaptureFixture[str]) -> None:
     """Fifty commands at once, twenty times, with a kill at each step of the start or in the midst of it."""
     randomness = random.Random(1)
-    kills = [None, *STARTER, *DAEMON, *(randomness.uniform(0.1, 3.0) for _ in range(8))]
+    kills = [None, *STARTER, *DAEMON, *(randomness.uniform(0.0, 1.5) for _ in range(8))]
     took = [campaign.round(50, kill) for kill in kills]
     with capsys.disabled():
         sys.stdout.write("\n")
