@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import trio
 
 from taskstore_core import rpc
 from taskstore_core.errors import InvalidError, TaskStoreError
@@ -83,9 +82,8 @@ class Answerer:
         began = time.perf_counter()
         made = [_request(work) for work in works]
         requests = [one for one in made if isinstance(one, Request)]
-        with trio.CancelScope(shield=True):  # what was begun is finished, whoever has gone
-            outcomes = iter(await self._engine.write(requests, sum(work.size for work in works)) if requests else [])
-            flushed = to_json(await self._engine.flush()) if any(work.flush for work in works) else ""
+        outcomes = iter(await self._engine.write(requests, sum(work.size for work in works)) if requests else [])
+        flushed = to_json(await self._engine.flush()) if any(work.flush for work in works) else ""
         answers = []
         for work, one in zip(works, made, strict=True):
             outcome = next(outcomes) if isinstance(one, Request) else one

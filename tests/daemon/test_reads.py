@@ -169,6 +169,36 @@ async def test_gets_need_no_thread(unwatched: Serving, reader: Client, monkeypat
     assert spawned == []
 
 
+async def test_one_user_at_a_time(unwatched: Serving, reader: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody reads on the loop while a thread uses the store, however many reads came in the same breath."""
+    await reader.create(id="x", content="c" * 9000)
+    server, other = unwatched.server, await unwatched.connect()
+    real = server.engine.store.trusting
+    in_thread = 0
+    run_sync = trio.to_thread.run_sync
+
+    def trusting(work: Any) -> Any:
+        assert in_thread == 0
+        return real(work)
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal in_thread
+        in_thread += 1
+        try:
+            return await run_sync(*arguments)
+        finally:
+            in_thread -= 1
+
+    monkeypatch.setattr(server.engine.store, "trusting", trusting)
+    monkeypatch.setattr(trio.to_thread, "run_sync", counted)
+    for number in range(20):
+        await reader.send(*[reader.request("record.get", kind="prd", id="x") for _ in range(60)])
+        append(unwatched.site.log(), id=f"y{number}", title="t", created_at=1, updated_at=1)
+        assert (await other.call("record.get", kind="prd", id=f"y{number}"))["title"] == "t"
+        for _ in range(60):
+            assert (await reader.receive())["result"]["id"] == "x"
+
+
 async def test_damaged(site: Site, reader: Client) -> None:
     """A cache that is damaged while it is in use is built anew, and the answer is right."""
     await reader.create(id="x", n=1)

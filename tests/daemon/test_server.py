@@ -207,6 +207,7 @@ async def test_daemon(daemon: Daemon) -> None:
 async def test_terminated_under_load(daemon: Daemon) -> None:
     """SIGTERM under load: what was answered is there, and the daemon leaves with 0."""
     answered: list[str] = []
+    enough = trio.Event()
 
     async def write(number: int) -> None:
         client = await daemon.connect()
@@ -216,13 +217,14 @@ async def test_terminated_under_load(daemon: Daemon) -> None:
             except (trio.BrokenResourceError, AssertionError):
                 break
             answered.append(made["id"])
+            if len(answered) >= 100:
+                enough.set()
         await client.aclose()
 
     async with trio.open_nursery() as nursery:
         for number in range(8):
             nursery.start_soon(write, number)
-        while len(answered) < 100:
-            await trio.lowlevel.checkpoint()
+        await enough.wait()
         daemon.process.terminate()
     assert await trio.to_thread.run_sync(daemon.process.wait) == 0
     assert set(answered) <= set(daemon.site.ids())

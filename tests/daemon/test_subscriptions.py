@@ -82,6 +82,19 @@ async def test_answer_first(serving: Serving, client: Client) -> None:
                     if "method" in message}) == 1
 
 
+async def test_answer_first_in_a_batch(serving: Serving, client: Client) -> None:
+    """Also where other calls of the same batch take longer."""
+    cursor = (await client.call("changes.subscribe"))["cursor"]
+    await client.create(id="x")
+    late = await serving.connect()
+    async with serving.server.engine._long:
+        await late.send([late.request("changes.subscribe", since=cursor), late.request("store.stats")])
+        await wait_all_tasks_blocked(0.005)
+        assert not serving.server.publisher.subscriptions or not late._buffer
+    assert [one["id"] for one in await late.receive()] == [1, 2]
+    assert await told(late, 1) == [("prd", "x", "create")]
+
+
 async def test_kinds(client: Client) -> None:
     """Only what was asked for is told: by kind, by a filter on what the record is now, and what is gone."""
     wanted: list[dict[str, Any]] = [{"kinds": ["task_spec"]}, {"kinds": ["prd"], "where": {"status": "ready"}},
@@ -319,6 +332,31 @@ async def test_git_at_work(site: Site, git: Callable[..., str], serving: Serving
     assert (await subscriber.event("changes.branch_changed"))["branch"] == "elsewhere"
     assert await told(subscriber, 1) == [("prd", "x", "create")]
     await nothing_more(other)
+
+
+async def test_cancelled_while_git_is_at_work(site: Site, unwatched: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks on behalf of everybody and is cancelled before it was told has taken nothing from the others."""
+    subscriber, other = await unwatched.connect(), await unwatched.connect()
+    await subscriber.call("changes.subscribe")
+    lock = site.root / ".git" / "index.lock"
+    lock.touch()
+    waits = trio.Event()
+    real = unwatched.server.publisher._await_git
+
+    async def await_git() -> None:
+        waits.set()
+        await real()
+
+    monkeypatch.setattr(unwatched.server.publisher, "_await_git", await_git)
+    append(site.log(), id="x", title="t", created_at=1, updated_at=1)
+    subscribe = other.request("changes.subscribe")
+    await other.send(subscribe)
+    await waits.wait()
+    await other.send({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": subscribe["id"]}})
+    assert (await other.receive())["error"]["code"] == rpc.CANCELLED
+    lock.unlink()
+    await other.create(id="y")
+    assert await told(subscriber, 2) == [("prd", "x", "create"), ("prd", "y", "create")]
 
 
 async def test_merge(branches: Callable[..., str], serving: Serving) -> None:

@@ -254,23 +254,25 @@ async def test_busy_for_long(serving: Serving, client: Client, monkeypatch: pyte
 async def test_reads_between_commits(serving: Serving, client: Client) -> None:
     """Readers get their turn under a steady stream of writes."""
     await client.create(id="x")
-    written, over = [0], trio.Event()
+    written, begun, over = 0, trio.Event(), trio.Event()
 
     async def write() -> None:
+        nonlocal written
         one = await serving.connect()
         while not over.is_set():
             await one.create()
-            written[0] += 1
+            written += 1
+            if written >= 16:
+                begun.set()
 
     async with trio.open_nursery() as writers:
         for _ in range(8):
             writers.start_soon(write)
-        while written[0] < 16:
-            await trio.lowlevel.checkpoint()
-        began = written[0]
+        await begun.wait()
+        before = written
         for _ in range(50):
             assert (await client.call("record.get", kind="prd", id="x"))["id"] == "x"
-        passed = written[0] - began
+        passed = written - before
         over.set()
     assert passed <= 50 * 16  # two commits of everybody a read, at the most
 
