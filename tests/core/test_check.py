@@ -387,6 +387,33 @@ def test_what_this_user_may_not_do(store: Store, obedient: list[str], what: str)
     assert found(store, fix=True) == []
 
 
+def test_lines_that_wait_where_their_log_cannot_be_written(store: Store, obedient: list[str]) -> None:
+    """A line that waits in the outbox, and that this user cannot put into its log, is no drift of the cache."""
+    fill(store)
+    store.close()
+    with Lock(store.paths.local("lock")):
+        outbox = Outbox(store.paths.local("outbox"))
+        outbox.append([[(PRD.log, '{"id":"waits","title":"T","updated_at":5}')]])
+        outbox.close()
+    log(store).chmod(0o400)
+    code = """
+        import json, sys
+        from taskstore_core.methods import dispatch
+        from taskstore_core.store import Store
+        with Store.open(directory=sys.argv[1]) as store:
+            print(json.dumps([dispatch(store, "store.check", {}), dispatch(store, "record.get",
+                                                                           {"kind": "prd", "id": "waits"})]))
+    """
+    done = subprocess.run([*obedient, sys.executable, "-c", textwrap.dedent(code), store.paths.directory],
+                          capture_output=True, text=True, check=False)
+    log(store).chmod(0o600)
+    assert done.returncode == 0, done.stderr
+    assert b"waits" not in log(store).read_bytes()
+    answer, line = json.loads(done.stdout)
+    assert json.loads(line)["id"] == "waits"
+    assert {one["problem"] for one in answer["problems"]} == {"no_permission"}
+
+
 def test_a_lock_that_is_held(store: Store) -> None:
     """That the lock is held is noted with by whom, counts as no problem, and keeps nothing else from being told."""
     fill(store)

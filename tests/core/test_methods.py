@@ -96,17 +96,18 @@ def test_what_a_method_refuses(store: Store, name: str) -> None:
     method = METHODS[name]
     logs = [Path(store.paths.file(kind.log)) for kind in KINDS.values()]
     before = [path.read_bytes() for path in logs]
-    wrong: list[tuple[Fields, str]] = [({**parameters, "nonsense": 1}, "nonsense"), ({**parameters, "": 1}, "")]
+    wrong: list[tuple[Fields, str, str]] = [
+        ({**parameters, unknown: 1}, unknown, f"{name} has no parameter {unknown!r}") for unknown in ("nonsense", "")]
     for one in method.parameters.values():
-        wrong += [({**parameters, one.name: value}, one.name) for value in NOT_OF_TYPE[one.type]
-                  if value is not None or one.required]
+        wrong += [({**parameters, one.name: value}, one.name, f"{one.name}: must be {one.type}")
+                  for value in NOT_OF_TYPE[one.type] if value is not None or one.required]
         if one.required:
-            wrong.append(({key: value for key, value in parameters.items() if key != one.name}, one.name))
-    for given, field in wrong:
+            without = {key: value for key, value in parameters.items() if key != one.name}
+            wrong.append((without, one.name, f"{name} needs {one.name!r}"))
+    for given, field, message in wrong:
         with pytest.raises(InvalidError) as caught:
             dispatch(store, name, given)
-        assert caught.value.field == field, given
-        assert name in caught.value.message or field in caught.value.message
+        assert (caught.value.field, caught.value.message) == (field, message), given
     assert [path.read_bytes() for path in logs] == before
 
 

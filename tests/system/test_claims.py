@@ -1,6 +1,7 @@
 """Many agents as processes on one store without a daemon: one holder each, whoever dies, and whatever git does."""
 
 import json
+import signal
 import subprocess
 from collections import Counter
 from typing import Any
@@ -42,6 +43,10 @@ ready()
 print(json.dumps(call("task_spec.claim", by=arguments[0], **({"op": arguments[1]} if len(arguments) > 1 else {}),
                       lease_ms=int(arguments[2]) if len(arguments) > 2 else 900_000)))
 store.close()
+"""
+HOLD = CALL + """
+print(json.dumps(call("task_spec.claim", by=arguments[0], op="op-1", lease_ms=1)), flush=True)
+sys.stdin.readline()
 """
 SETTLE = CALL + """
 ready()
@@ -114,7 +119,11 @@ def test_a_repeated_op_is_one_claim(site: Any) -> None:
 def test_a_killed_holder_loses_it_with_its_lease(site: Any) -> None:
     """What a killed process held is claimed by another once the lease is over, and its old token is refused."""
     specs(site, 1)
-    first = claim(site, "ann", "op-1", "1")
+    with site.start(HOLD, "ann") as holder:
+        assert holder.stdout is not None
+        first = json.loads(holder.stdout.readline())
+        holder.kill()
+    assert holder.returncode == -signal.SIGKILL
     for _ in site.poll():
         second = claim(site, "bob")
         if second is not None:
