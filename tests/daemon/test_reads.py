@@ -160,7 +160,7 @@ async def test_gets_need_no_thread(unwatched: Serving, reader: Client, monkeypat
         raise AssertionError("a thread")
 
     monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
-    unwatched.server.engine._took_s = 0.0
+    await unwatched.server.engine.refresh()
     spawned: list[object] = []
     for running in unwatched.server._sessions:
         monkeypatch.setattr(running, "_spawn", lambda *arguments: spawned.append(arguments))

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import trio
 from tests.daemon.conftest import Client, Serving, result_of
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from taskstore_core import rpc
 from taskstore_daemon.answerer import Answerer
+from taskstore_daemon.wire import Wire
 
 CANCELLED = {"kind": "cancelled", "retryable": True, "applied": "no"}
 
@@ -75,15 +76,21 @@ async def test_waits_keep_no_order(client: Client) -> None:
     assert {(await client.receive())["id"] for _ in range(2)} == {wait["id"], resolve["id"]}
 
 
-async def test_turns(serving: Serving, client: Client) -> None:
-    """Somebody who asks very much in one go is answered in turn with somebody who asks little."""
+async def test_turns(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who asks very much in one go is answered a part at a time, so that others have their turn between."""
     await client.create(id="x", content="c" * 9000)
-    other = await serving.connect()
+    sizes: list[int] = []
+    real = Wire.send
+
+    async def send(wire: Wire, data: bytes) -> None:
+        sizes.append(len(data))
+        await real(wire, data)
+
+    monkeypatch.setattr(Wire, "send", send)
     await client.send(*[client.request("record.get", kind="prd", id="x") for _ in range(400)])
-    await other.call("hello")
-    assert len(client._buffer) < 400 * 9000
     for _ in range(400):
         assert (await client.receive())["result"]["id"] == "x"
+    assert max(sizes) < 100_000
 
 
 # Taking back
@@ -306,13 +313,19 @@ async def test_shutdown_under_load(serving: Serving) -> None:
     assert set(answered) <= set(serving.site.ids())
 
 
-async def test_shutdown_with_those_who_do_nothing(serving: Serving, client: Client) -> None:
-    """Idle clients, waits and subscribers do not keep the server; the answer to `daemon.shutdown` is sent."""
-    idle, waiting = await serving.connect(), await serving.connect()
+async def test_shutdown_with_those_who_do_nothing(mock_clock: MockClock, unwatched: Serving) -> None:
+    """Idle clients, waits and subscribers do not keep the server at all; the answer to `daemon.shutdown` is sent."""
+    idle, waiting, client = [await unwatched.connect() for _ in range(3)]
+    began = mock_clock.current_time()
     await client.create("dependency", id="d")
     await waiting.send(waiting.request("dependency.wait", id="d"))
     await client.call("changes.subscribe")
-    assert await client.call("daemon.shutdown") == {"pid": serving.server.pid}
+    assert await client.call("daemon.shutdown") == {"pid": unwatched.server.pid}
+    for _ in range(100):
+        await wait_all_tasks_blocked(0.01)
+        if unwatched.server.stopped.is_set():
+            break
+    assert unwatched.server.stopped.is_set()
+    assert mock_clock.current_time() == began
     for one in (idle, waiting, client):
         assert await one.line() == b""
-    await serving.server.stopped.wait()
