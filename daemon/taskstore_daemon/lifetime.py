@@ -25,7 +25,7 @@ from .server import Server
 
 log = logging.getLogger(__name__)
 
-_LOOK_S = 1.0
+_LOOK_S = 0.5
 _LEAST_S = 0.1
 _PAUSE_S = 0.01
 

@@ -282,7 +282,9 @@ def test_a_large_log_is_put_aside(site: Site) -> None:
 
 
 def test_what_a_detached_daemon_says_of_itself_is_in_the_log(site: Site) -> None:
-    """What kills the interpreter of a detached daemon stands in its log, with where it was."""
+    """What kills the interpreter of a detached daemon stands in its log, with where it was; in the new one's file."""
+    site.private.mkdir(exist_ok=True)
+    site.private.joinpath("daemon.log").write_text("x" * ((1 << 20) + 1) + "\n")
     pid = told(site, "daemon", "start")["pid"]
     os.kill(pid, signal.SIGABRT)
     for _ in poll():

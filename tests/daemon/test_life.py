@@ -208,11 +208,9 @@ def test_leaving_when_something_is_no_longer_its_own(site: Site, daemon: Process
     assert daemon.wait(PATIENCE_S) == 0
 
 
-@pytest.mark.parametrize("change", [_replace_lock, _delete_lock])
-def test_a_daemon_that_lost_its_lock_leaves_its_successor_alone(site: Site, daemon: Process,
-                                                                change: Callable[[Site], None]) -> None:
+def test_a_daemon_that_lost_its_lock_leaves_its_successor_alone(site: Site, daemon: Process) -> None:
     """When the lock's file was replaced the old daemon leaves, and takes nothing from the one that came after."""
-    change(site)
+    _replace_lock(site)
     daemon.send_signal(signal.SIGSTOP)
     socket_of(site).unlink()
     with running_daemon(os.fspath(site.directory)) as successor:
@@ -235,7 +233,7 @@ def test_a_branch_without_a_store_is_no_reason_to_leave(site: Site, daemon: Proc
     site.directory.rename(site.root / "aside")
     began = ask(paths_of(site), "daemon.status")["uptime_s"]
     for _ in poll():
-        if ask(paths_of(site), "daemon.status")["uptime_s"] > began + 2.5:  # two looks at what is its own
+        if ask(paths_of(site), "daemon.status")["uptime_s"] > began + 1.2:  # two looks at what is its own
             break
     (site.root / "aside").rename(site.directory)
     assert daemon.poll() is None
@@ -410,7 +408,7 @@ def test_nothing_is_imported_from_where_one_stands(site: Site) -> None:
 # Where it listens, and who may
 
 
-@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("mask", [0o000, 0o077])
 def test_permissions(site: Site, runtime: Path, mask: int) -> None:
     """Folder and socket are this user's alone, whatever the umask."""
     before = os.umask(mask)
@@ -442,7 +440,7 @@ def test_a_symbolic_link_is_no_folder(site: Site, runtime: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("environment", [
-    {"XDG_RUNTIME_DIR": None}, {"XDG_RUNTIME_DIR": "/nowhere"}, {"XDG_RUNTIME_DIR": "relative"},
+    {"XDG_RUNTIME_DIR": None}, {"XDG_RUNTIME_DIR": "/nowhere"},
     {"XDG_RUNTIME_DIR": None, "TMPDIR": "/var/tmp"}, {"XDG_RUNTIME_DIR": "/tmp"},
 ], ids=str)
 def test_another_environment_leads_to_the_same_daemon(site: Site, daemon: Process, monkeypatch: pytest.MonkeyPatch,
@@ -478,9 +476,10 @@ def test_a_copied_repository_is_not_served_by_the_original_s(sites: SiteMaker) -
         assert serves(paths_of(original))
 
 
-@pytest.mark.parametrize("name", ["with spaces", "ünï-cödé ☃", "l" * 200 + "/" + "o" * 200 + "/" + "ng" * 100,
-                                  "new\nline", "50% $HOME"], ids=["spaces", "other letters", "long", "line", "signs"])
-@pytest.mark.parametrize("in_git", [True, False], ids=["git", "no git"])
+@pytest.mark.parametrize(("name", "in_git"), [
+    ("with spaces", True), ("ünï-cödé ☃", False), ("l" * 200 + "/" + "o" * 200 + "/" + "ng" * 100, True),
+    ("new\nline", False), ("50% $HOME", True),
+], ids=["spaces", "other letters", "long", "line", "signs"])
 def test_paths(tmp_path: Path, name: str, *, in_git: bool) -> None:
     """A store is served wherever it lies, in git or not."""
     root = tmp_path / name

@@ -238,6 +238,8 @@ def test_verify(serviced: Serviced) -> None:
     done = serviced.manager.run("systemd-analyze", "--user", "verify", f"{serviced.unit}.service",
                                 f"{serviced.unit}.socket")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    shown = serviced.manager.output("systemctl", "--user", "cat", f"{serviced.unit}.service")
+    assert "WatchdogSec=30" in shown.splitlines()  # which the other tests shorten
 
 
 def test_it_cannot_gain_privileges(serviced: Serviced) -> None:
