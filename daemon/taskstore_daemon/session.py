@@ -20,6 +20,7 @@ from taskstore_core.rpc import Call, Fault
 from .answerer import Answerer, loads
 from .backlog import Backlog, Entry, runs
 from .subscriptions import Subscription
+from .turn import Turn
 from .wire import FrameError, GoneError, Wire
 from .work import Work
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 WAITS = 1024
 """Waits of one connection at the most."""
-_TURN_S = 0.002
-_TURN_BYTES = 1 << 16
 _LOOK_S = 1.0
 
 
@@ -112,7 +111,7 @@ class Session:
 
         The others get their turn after some milliseconds or a full buffer of answers.
         """
-        turn = _Turn()
+        turn = Turn()
         for frame in frames:
             item = self._look(frame)
             if isinstance(item, Work) and item.writes and not self._backlog:
@@ -131,12 +130,12 @@ class Session:
                 await trio.lowlevel.checkpoint()  # there may have been nothing to send
         await self._flush(turn)
 
-    def _answer_at_once(self, item: "Work | bytes | list[Entry]", turn: "_Turn") -> bytes | None:
+    def _answer_at_once(self, item: "Work | bytes | list[Entry]", turn: Turn) -> bytes | None:
         if isinstance(item, Work):
             return self._answerer.at_once(item, turn.fresh)
         return item if isinstance(item, bytes) else None
 
-    async def _flush(self, turn: "_Turn") -> None:
+    async def _flush(self, turn: Turn) -> None:
         """Send the answers, and carry out the writes that follow them."""
         answers, writes = turn.end()
         if answers:
@@ -229,34 +228,3 @@ class Session:
         await self._wire.send(answer)
         self._waiting.discard(entry)
         self._change.set()
-
-
-class _Turn:
-    """What was answered since others had their turn, and the writes behind it."""
-
-    def __init__(self) -> None:
-        self.writes: list[Work] = []
-        self.fresh: set[object] = set()
-        self._answers: list[bytes] = []
-        self.begin()
-
-    def begin(self) -> None:
-        """Count anew; whatever was known of the files is old."""
-        self.fresh.clear()
-        self._size = 0
-        self._began = time.perf_counter()
-
-    def add(self, answer: bytes) -> None:
-        """Take an answer."""
-        self._answers.append(answer)
-        self._size += len(answer)
-
-    def is_over(self) -> bool:
-        """Whether the others have waited long enough."""
-        return self._size > _TURN_BYTES or time.perf_counter() - self._began > _TURN_S
-
-    def end(self) -> tuple[bytes, list[Work]]:
-        """What was collected, which is forgotten."""
-        answers, writes = b"".join(self._answers), self.writes
-        self._answers, self.writes = [], []
-        return answers, writes
