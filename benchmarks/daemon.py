@@ -4,6 +4,7 @@ Clients are plain sockets in this process, so that both servers are asked in the
 """
 
 import contextlib
+import itertools
 import json
 import os
 import selectors
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from statistics import median
 
 from measure import Row, scratch
@@ -47,7 +48,9 @@ async def main():
 trio.run(main)
 """
 CLIENTS = 32
-_ROUNDS = 2000
+_ROUNDS = 10
+_RECORDS = 1000
+_PIPELINED = 100
 _SECONDS = 2.0
 
 
@@ -64,10 +67,10 @@ class Line:
         self.sock.sendall(line)
         return self._file.readline()
 
-    def ask_all(self, line: bytes, count: int) -> None:
+    def ask_all(self, lines: list[bytes]) -> None:
         """Send many in one go, and wait for all answers."""
-        self.sock.sendall(line * count)
-        for _ in range(count):
+        self.sock.sendall(b"".join(lines))
+        for _ in lines:
             self._file.readline()
 
     def close(self) -> None:
@@ -95,15 +98,17 @@ def request(method: str, **parameters: object) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}).encode() + b"\n"
 
 
-def p50_ms(function: Callable[[], object], rounds: int = _ROUNDS) -> float:
-    """Median time of a call."""
-    times = []
-    for turn in range(rounds + rounds // 10):
-        began = time.perf_counter()
-        function()
-        if turn >= rounds // 10:
-            times.append(time.perf_counter() - began)
-    return median(times) * 1000
+def p50s_ms(functions: Mapping[str, tuple[Callable[[], object], int]], rounds: int = _ROUNDS) -> dict[str, float]:
+    """Median time of a call of each function, called so many times a round; one round warms up."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(rounds + 1):
+        for name, (function, count) in functions.items():
+            for _ in range(count):
+                began = time.perf_counter()
+                function()
+                if turn:
+                    times[name].append((time.perf_counter() - began) * 1000)
+    return {name: median(all_) for name, all_ in times.items()}
 
 
 def per_second(path: str, line: bytes, clients: int = CLIENTS, seconds: float = _SECONDS) -> float:
@@ -150,18 +155,16 @@ def pushed_ms(path: str, log: str, rounds: int = 200) -> float:
     return median(times) * 1000
 
 
-def fdatasync_ms(folder: str) -> float:
-    """Median time of one append and fdatasync."""
+def durable_echo(echoed: Line, folder: str, line: bytes) -> Callable[[], None]:
+    """The floor of a durable write: a line to the echo and back, and one append with fdatasync between."""
     fd = os.open(f"{folder}/plain", os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
-    def sync() -> None:
+    def call() -> None:
         os.write(fd, b"x" * 300 + b"\n")
         os.fdatasync(fd)
+        echoed.ask(line)
 
-    try:
-        return p50_ms(sync, 500)
-    finally:
-        os.close(fd)
+    return call
 
 
 def run() -> list[Row]:
@@ -181,25 +184,26 @@ def run() -> list[Row]:
 def _rows(folder: str, echo: str, path: str, log: str) -> list[Row]:
     create = request("record.create", kind="prd", record={"title": "Search"})
     echoed, line = Line(echo), Line(path)
-    key = json.loads(line.ask(create))["result"]["id"]
-    get = request("record.get", kind="prd", id=key)
-    floors = []
-    figures = []
-    for _ in range(3):
-        floors.append(p50_ms(lambda: echoed.ask(get)))
-        figures.append((p50_ms(lambda: line.ask(get)), p50_ms(lambda: line.ask_all(get, 100), 100) / 100,
-                        p50_ms(lambda: line.ask(create), 500), fdatasync_ms(folder)))
-    echo_ms = median(floors)
-    get_ms, piped_ms, create_ms, sync_ms = (median(one) for one in zip(*figures, strict=True))
+    keys = [json.loads(line.ask(create))["result"]["id"] for _ in range(_RECORDS)]
+    gets = [request("record.get", kind="prd", id=key) for key in keys]
+    turn = itertools.cycle(gets)
+    p50 = p50s_ms({
+        "echo": (lambda: echoed.ask(next(turn)), 200),
+        "get": (lambda: line.ask(next(turn)), 200),
+        "gets": (lambda: line.ask_all(gets[:_PIPELINED]), 10),
+        "sync": (durable_echo(echoed, folder, create), 50),
+        "create": (lambda: line.ask(create), 50),
+    })
+    sync_ms = p50["sync"] - p50["echo"]
     echo_rate, create_rate = per_second(echo, create), per_second(path, create)
     wanted = min(2.5 * 1000 / sync_ms, echo_rate / 2)
     pushed = pushed_ms(path, log)
     echoed.close()
     line.close()
     return [
-        Row("get", get_ms, "bare trio line echo", echo_ms, 1.5),
-        Row("get, pipelined, each", piped_ms, "get, one by one", get_ms, 1 / 6),
-        Row("create, durable, one client", create_ms, "fdatasync + echo", sync_ms + echo_ms, 2.0),
+        Row("get", p50["get"], "bare trio line echo", p50["echo"], 1.5),
+        Row("get, pipelined, each", p50["gets"] / _PIPELINED, "get, one by one", p50["get"], 1 / 6),
+        Row("create, durable, one client", p50["create"], "fdatasync + echo", p50["sync"], 2.0),
         Row(f"create, {CLIENTS} clients, ms a create", 1000 / create_rate,
             "2.5 / fdatasync, or half of what echo gives", 1000 / wanted, 1.0),
         Row("append by another → subscriber told", pushed, "15 ms", 15.0, 1.0),

@@ -57,5 +57,5 @@ def print_rows(rows: Sequence[Row]) -> None:
     for row in rows:
         bar = "" if row.bar is None else f"{row.bar:g}"
         over = "  OVER" if row.bar is not None and row.ratio > row.bar else ""
-        figures = f"{row.floor_name:<36} {row.floor_ms:>9.2f} {row.ratio:>6.2f} {bar:>5}{over}"
-        print(f"{row.name:<44} {row.ms:>9.2f}  {figures}")
+        figures = f"{row.floor_name:<36} {row.floor_ms:>9.3f} {row.ratio:>6.2f} {bar:>5}{over}"
+        print(f"{row.name:<44} {row.ms:>9.3f}  {figures}")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .request import Result
     from .view import View
 
-_ID_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: none to be taken for another
+_ID_LETTERS = b"0123456789abcdefghjkmnpqrstvwxyz" * 8  # Crockford's base 32, none to be taken for another; by byte
 _ID_LENGTH = 8
 
 
@@ -84,18 +84,18 @@ def _answer(written: Written, verb: str) -> "Result":
 
 
 def _decide(view: "View", operation: Operation) -> Written:
-    kind, fields = operation.kind, dict(operation.fields)
+    kind, fields, known = operation.kind, dict(operation.fields), None
     if operation.verb == "create" and fields.get(kind.key) is None:
         if kind.key != "id":
             raise InvalidError(f"{kind.key}: a {kind.title} needs one", field=kind.key)
         fields["id"] = _new_id(view, kind)
-    check_id(kind, fields.get(kind.key))
-    key = str(fields[kind.key])
-    known = view.get(kind, key)
+    else:
+        check_id(kind, fields.get(kind.key))
+        known = view.get(kind, str(fields[kind.key]))
     row = _row(view, operation, fields, known)
     if row is None:
         assert known is not None  # noqa: S101 - `bring_in` skips only what is known
-        written = Written(kind, (key, *known), changed=False)
+        written = Written(kind, (str(fields[kind.key]), *known), changed=False)
         view.written.append(written)
         return written
     if kind is SPEC:
@@ -148,6 +148,6 @@ def _new_id(view: "View", kind: Kind) -> str:
     import os
 
     while True:
-        key = f"{kind.prefix}-{''.join(_ID_LETTERS[byte % 32] for byte in os.urandom(_ID_LENGTH))}"
+        key = f"{kind.prefix}-{os.urandom(_ID_LENGTH).translate(_ID_LETTERS).decode()}"
         if view.get(kind, key) is None:
             return key

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     """(version, deleted, raw line) of an id, None where there never was one."""
 
 _ENDED = ("complete", "failed", "stopped")
+_REQUIRED = {name: [field for field, info in fields.items() if info.required]
+             for name, fields in records.FIELDS.items()}
+_DEFAULTS = {name: {field: info.default for field, info in fields.items()
+                    if not info.required and field not in KINDS[name].optional_keys}
+             for name, fields in records.FIELDS.items()}
 _UNMARKED: Mapping[str, object] = {}
 
 
@@ -35,13 +40,10 @@ def create(kind: Kind, fields: Mapping[str, object], known: "Known", mark: Mappi
     if known and not known[1]:
         raise ExistsError(f"{kind.title} {key} exists already", hint="update it, or choose another id")
     stamp = next_stamp(known[0] if known else None)
-    defaults: dict[str, object] = {}
-    for name, field in records.FIELDS[kind.name].items():
-        if field.required and name not in fields:
+    for name in _REQUIRED[kind.name]:
+        if name not in fields:
             raise InvalidError(f"{name}: a {kind.title} needs one", field=name)
-        if name not in kind.optional_keys and not field.required:
-            defaults[name] = field.default
-    record = {**defaults, kind.started: stamp, **fields}
+    record = {**_DEFAULTS[kind.name], kind.started: stamp, **fields}
     record.pop("updated_at", None)
     if "updated_at" in kind.fields or known:
         record["updated_at"] = stamp

@@ -12,7 +12,7 @@ from .paths import Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .frames import Write
     from .outbox import Outbox
@@ -33,18 +33,19 @@ class DrainError(Exception):
         self.undone = undone
 
 
-def drain(paths: Paths, outbox: "Outbox", *, fresh: bool = False) -> "Sealed":
+def drain(paths: Paths, outbox: "Outbox", fresh: "Mapping[str, Log] | None" = None) -> "Sealed":
     """Append the lines of all pending frames to their logs and note it in the outbox. Needs the lock.
 
-    `fresh` frames were written in this pass, so that their lines need not be looked for. A log that is replaced
-    under every try keeps its lines in the outbox, as pending. Raises DrainError.
+    `fresh` are the logs of frames that were written in this pass, so that their lines need not be looked for. A log
+    that is replaced under every try keeps its lines in the outbox, as pending. Raises DrainError.
     """
     sealed: Sealed = {}
-    opened: list[Log] = []
+    opened = list(fresh.values()) if fresh else []
     done = True
     try:
         for name, lines in _by_log(outbox.pending).items():
-            done = _append(paths, name, lines, opened, sealed, fresh=fresh) and done
+            log = fresh.get(name) if fresh else None
+            done = _append(paths, name, lines, log, opened, sealed) and done
     except (OSError, TaskStoreError) as error:
         undone = [log.undo() for log in opened]
         raise DrainError(error, undone=all(undone)) from error
@@ -58,7 +59,7 @@ def drain(paths: Paths, outbox: "Outbox", *, fresh: bool = False) -> "Sealed":
 
 def open_log(paths: Paths, name: str) -> Log:
     """The log of this name, created where missing; see `Log` for what is raised."""
-    return Log(paths.file(name), may_create=not paths.git_is_writing())
+    return Log(paths.file(name), lambda: not paths.git_is_writing())
 
 
 def sync_logs(paths: Paths, outbox: "Outbox") -> None:
@@ -80,19 +81,25 @@ def sync_logs(paths: Paths, outbox: "Outbox") -> None:
         outbox.mark_synced()
 
 
-def _append(paths: Paths, name: str, lines: list[str], opened: list[Log], sealed: "Sealed", *, fresh: bool) -> bool:
+def _append(  # noqa: PLR0917 - the parties to one append
+    paths: Paths, name: str, lines: list[str], fresh: Log | None, opened: list[Log], sealed: "Sealed",
+) -> bool:
     """Whether the lines of one log stand in it."""
-    for attempt in range(_TRIES):
-        log = open_log(paths, name)
-        opened.append(log)
-        wanted = lines if fresh and not attempt else log.missing(lines)
+    for _ in range(_TRIES):
+        if fresh:
+            log, wanted, fresh = fresh, lines, None
+        else:
+            log = open_log(paths, name)
+            opened.append(log)
+            wanted = log.missing(lines)
         if not wanted:
             return True
+        log.append(wanted)
         try:
-            log.append(wanted)
+            signature = log.seal()
         except ReplacedError:
             continue
-        if signature := log.seal():
+        if signature:
             sealed[name] = (log.before, signature)
         return True
     return False

@@ -39,12 +39,15 @@ class Write:
 
     def encode(self) -> bytes:
         """The frame's bytes, line end included."""
-        return _seal({"seq": self.seq, "boot": self.boot, "at": self.at, "entries": self.entries})
+        import msgspec
+
+        return _seal(msgspec.json.encode(
+            {"seq": self.seq, "boot": self.boot, "at": self.at, "entries": self.entries})[:-1])
 
 
 def encode_mark(name: str, value: int | str) -> bytes:
     """The bytes of an "applied", "synced", "abort" or "outbox" frame, line end included."""
-    return _seal({name: value})
+    return _seal((f'{{"{name}":{value}' if isinstance(value, int) else f'{{"{name}":"{value}"').encode())
 
 
 def only_marks(data: bytes) -> bool:
@@ -68,10 +71,8 @@ def scan(data: bytes, base: int) -> "Iterator[tuple[int, int, dict[str, object] 
         start = end
 
 
-def _seal(frame: dict[str, object]) -> bytes:
-    import json
-
-    body = json.dumps(frame, ensure_ascii=False, separators=(",", ":"))[:-1].encode()
+def _seal(body: bytes) -> bytes:
+    """A frame's bytes, of those before its sum."""
     return body + b',"sum":"%08x"}\n' % zlib.crc32(body)
 
 

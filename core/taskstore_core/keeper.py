@@ -100,6 +100,10 @@ class Keeper:
         self._sync_in_memory()  # somebody keeps deleting or damaging the file
         return ask(self._use_memory())
 
+    def look_up(self, kind: Kind, key: str) -> str | None:
+        """The line of a live record as the cache has it."""
+        return None if self._cache is None else self._cache.live(kind, key)
+
     def is_fresh(self, kinds: "Iterable[Kind]") -> bool:
         """Whether a read of `kinds` can be answered at once. Takes no lock, and some microseconds."""
         cache = self._cache

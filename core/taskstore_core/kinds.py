@@ -16,12 +16,12 @@ class Kind:
     """One row of the table.
 
     `fields` are the keys of a line in their order on disk; `optional_keys` follow them and are written only when
-    set. `indexed` maps to columns of the cache that are stored and carry an index. `versions` names the fields
+    set; `keys` are both. `indexed` maps to columns of the cache that are stored and carry an index. `versions` names the fields
     whose values are the version of a line: the first if present, else the largest of the others. `enums` gives the
     words a field may hold, `numbers` the fields that hold whole numbers.
     """
 
-    __slots__ = ("aliases", "enums", "fields", "indexed", "key", "log", "name", "numbers", "optional_keys", "parent",
+    __slots__ = ("aliases", "enums", "fields", "indexed", "key", "keys", "log", "name", "numbers", "optional_keys", "parent",
                  "plural", "prefix", "started", "title", "versions")
 
     def __init__(
@@ -43,10 +43,10 @@ class Kind:
         self.optional_keys = optional_keys
         self.aliases = aliases
         self.enums = enums or {}
-        known = (*self.fields, *optional_keys)
-        self.numbers = (*(name for name in known if name.endswith("_at")), *counts)
+        self.keys = (*self.fields, *optional_keys)
+        self.numbers = (*(name for name in self.keys if name.endswith("_at")), *counts)
         stamps = ("updated_at", "resolved_at", "created_at", "started_at")
-        self.versions = tuple(stamp for stamp in stamps if stamp in known)
+        self.versions = tuple(stamp for stamp in stamps if stamp in self.keys)
 
 
 KINDS: dict[str, Kind] = {

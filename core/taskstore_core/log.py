@@ -15,7 +15,7 @@ from .files import create_file, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _NEAR = 4 << 20
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -26,25 +26,25 @@ class ReplacedError(Exception):
 
 
 class Log:
-    """An open log. `start` is its size in bytes before the append, `end` after it."""
+    """An open log. `start` is its size in bytes before the append, `end` after it; `before` its signature then."""
 
-    def __init__(self, path: str, *, may_create: bool = True) -> None:
-        """Open the log at `path`, creating it where missing unless git may be about to (`may_create`).
+    def __init__(self, path: str, may_create: "Callable[[], bool]" = lambda: True) -> None:
+        """Open the log at `path`, creating it where missing unless git may be about to (`may_create` says).
 
         Raises ReadOnlyError where it cannot be written, is no regular file or a symbolic link; BusyError where it
         is missing and may not be created.
         """
         self.path = path
+        self.start = self.end = 0
+        self.before = signature.MISSING
         try:
-            self._fd = self._open(may_create=may_create)
-            status = os.fstat(self._fd)
+            self._fd = self._open(may_create)
+            mode = self._look()
         except OSError as error:
             raise ReadOnlyError(f"cannot write {path}: {error.strerror}", hint="nothing was written") from None
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(mode):
             os.close(self._fd)
             raise ReadOnlyError(f"{path} is not a regular file", hint="nothing was written; move it away")
-        self.start = self.end = status.st_size
-        self.before = signature.of(status)
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -54,9 +54,10 @@ class Log:
         """Append complete lines in one write, closing or completing an unterminated one before them.
 
         A fragment that begins the first line is what a crash left of it: only the rest is written. Raises OSError
-        (the file is as before, or `undo` is still due) or ReplacedError (the lines went to a file that is gone).
+        (the file is as before, or `undo` is still due). `seal` tells whether they went to a file that is gone.
         """
         data = "".join(f"{line}\n" for line in lines).encode()
+        self._look()
         fragment = self._fragment()
         if fragment:
             data = data[len(fragment):] if data.startswith(fragment) else b"\n" + data
@@ -65,18 +66,24 @@ class Log:
         except OSError as error:
             self.end = self.start + getattr(error, "written", 0)
             raise
-        if self._was_replaced():
-            raise ReplacedError
 
     def seal(self) -> "signature.Signature | None":
-        """Give the file a modification time no other writer will, and return its signature; None where we may not."""
+        """Give the file a modification time no other writer will, and return its signature; None where we may not.
+
+        Raises ReplacedError where the path does not lead to it any more.
+        """
         mtime = time.time_ns()
         try:
             os.utime(self._fd, ns=(mtime, mtime))
         except PermissionError:  # another user's file, shared with our group
-            return None
-        status = os.fstat(self._fd)
-        return signature.of(status) if status.st_mtime_ns == mtime and status.st_size == self.end else None
+            mtime = -1
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            raise ReplacedError from None
+        if (there.st_dev, there.st_ino) != self.before[:2]:
+            raise ReplacedError
+        return signature.of(there) if there.st_mtime_ns == mtime and there.st_size == self.end else None
 
     def undo(self) -> bool:
         """Take the append back; whether the file now ends as before. Bytes of others are never cut off."""
@@ -96,17 +103,26 @@ class Log:
         left = self._absent(lines, max(0, self.start - _NEAR))
         return self._absent(left, 0) if left and self.start > _NEAR else left
 
-    def _open(self, *, may_create: bool) -> int:
+    def _look(self) -> int:
+        """Note what the file is like now; its mode."""
+        status = os.fstat(self._fd)
+        self.before = signature.of(status)
+        self.start = self.end = status.st_size
+        return status.st_mode
+
+    def _open(self, may_create: "Callable[[], bool]") -> int:
         try:
             return os.open(self.path, _FLAGS)
         except FileNotFoundError:
-            if not may_create:
+            if not may_create():
                 raise BusyError(f"{self.path} is missing and git is at work", hint="try again") from None
             create_file(self.path, b"")
             return os.open(self.path, _FLAGS)
 
     def _fragment(self) -> bytes:
         """What follows the last line end."""
+        if not self.start or os.pread(self._fd, 1, self.start - 1) == b"\n":
+            return b""
         size = min(self.start, 4096)
         while size:
             tail = os.pread(self._fd, size, self.start - size)
@@ -119,11 +135,3 @@ class Log:
     def _absent(self, lines: "Sequence[str]", start: int) -> list[str]:
         present = set(os.pread(self._fd, self.start - start, start).split(b"\n"))
         return [line for line in lines if line.encode() not in present]
-
-    def _was_replaced(self) -> bool:
-        try:
-            there = os.stat(self.path, follow_symlinks=False)
-        except FileNotFoundError:
-            return True
-        here = os.fstat(self._fd)
-        return (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)

@@ -40,6 +40,7 @@ class Outbox(Ledger):
         self._writable = writable
         self.failed = ""
         self._fd = -1
+        self._size = 0  # of the file, or less
         self._open(hint)
 
     def close(self) -> None:
@@ -152,6 +153,7 @@ class Outbox(Ledger):
         except OSError as error:
             raise ReadOnlyError(f"cannot open {self.path}: {error.strerror}") from None
         self.reset()
+        self._size = 0
         header = next(iter(frames.scan(os.pread(self._fd, 512, 0), 0)), (0, 0, None))[2]
         self.id = str(header.get("outbox", "")) if header else ""
         if not self.id and self._writable:  # emptied or cut off at its beginning: begin anew with what can be read
@@ -190,7 +192,9 @@ class Outbox(Ledger):
 
     def _reserve(self, end: int) -> None:
         """Zero-fill ahead so that a frame ending at `end` and an abort fit; raises ReadOnlyError on a full disk."""
-        size = os.fstat(self._fd).st_size
+        if end + RESERVE <= self._size:
+            return
+        size = self._size = os.fstat(self._fd).st_size
         if end + RESERVE <= size:
             return
         target = (end + RESERVE + GROW - 1) // GROW * GROW

@@ -76,9 +76,14 @@ class Pulse:
 
     def holds(self, kinds: "Iterable[Kind]") -> bool:
         """Whether the cache is level for `kinds` still."""
-        return (self._end >= 0 and self._version is not None and self._same_logs(kinds)
-                and signature.look(self._version_path) == self._version
-                and signature.look(self._outbox_path)[:2] == self._outbox and self._nothing_new())
+        if self._end < 0 or self._version is None:
+            return False
+        try:
+            box, version = os.stat(self._outbox_path), os.stat(self._version_path)
+        except FileNotFoundError:
+            return False
+        return ((box.st_dev, box.st_ino) == self._outbox and signature.of(version) == self._version
+                and self._same_logs(kinds) and self._nothing_new())
 
     def _same_logs(self, kinds: "Iterable[Kind]") -> bool:
         stat, signatures, logs = os.stat, self._signatures, self._logs
@@ -95,6 +100,8 @@ class Pulse:
         return True
 
     def _nothing_new(self) -> bool:
+        if os.pread(self._fd, 1, self._end) == b"\0":
+            return True
         data = os.pread(self._fd, _GLANCE, self._end)
         zero = data.find(b"\0")
-        return not zero or (zero > 0 and frames.only_marks(data[:zero]))
+        return zero > 0 and frames.only_marks(data[:zero])

@@ -173,6 +173,12 @@ FIELDS: dict[str, dict[str, _Field]] = {
     for name, record in TYPES.items()
 }
 
+PARTIAL: dict[str, type[msgspec.Struct]] = {
+    name: msgspec.defstruct("Partial", [(field, info.type, None) for field, info in fields.items()])
+    for name, fields in FIELDS.items()
+}
+"""For each kind what checks the values of any of its fields, all at once."""
+
 
 def from_line(type_: type[RecordT], line: str) -> RecordT:
     """A stored line as a typed record, leniently for old workflow lines.

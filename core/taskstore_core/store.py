@@ -103,6 +103,10 @@ class Store:
 
         return self._keeper.read((kind,), look_up)
 
+    def look_up(self, kind: Kind, key: str) -> str | None:
+        """The line of a live record, after `is_fresh` said yes; None where the cache has none by just this id."""
+        return self._keeper.look_up(kind, key)
+
     def history(self, kind: Kind | str, key: str) -> list[str]:
         """Every version of a record in the log, oldest first, deletions too; raises NotFoundError if there is none."""
         kind = _kind(kind)

@@ -11,7 +11,7 @@ import msgspec
 
 from .errors import InvalidError, check_text
 from .kinds import Kind
-from .records import FIELDS, reworded
+from .records import FIELDS, PARTIAL, reworded
 
 RawValue = msgspec.Raw
 MAX_RECORD = 4 << 20
@@ -22,20 +22,31 @@ MAX_ID = 256
 def check_values(kind: Kind, values: Mapping[str, object]) -> None:
     """Raise InvalidError, naming the field, for a value that may not be written. Unknown fields need only be JSON."""
     fields = FIELDS[kind.name]
+    try:
+        msgspec.convert(values, PARTIAL[kind.name])
+    except (msgspec.ValidationError, UnicodeEncodeError):  # the latter for a name, which is looked at below
+        _refuse_first(kind, values)
     for name, value in values.items():
-        known = fields.get(name)
-        if known is None:
+        if name not in fields:
             check_text(name, name)
-        else:
-            try:
-                msgspec.convert(value, known.type)
-            except msgspec.ValidationError as error:
-                raise InvalidError(f"{name}: {_expected(kind, name, value) or reworded(error)}", field=name) from None
-        if type(value) is str and value.isascii():  # most of them
+        elif type(value) is int:  # within the bounds of its field
             continue
-        _check_json(name, value, 1)
+        if type(value) is not str or not value.isascii():
+            _check_json(name, value, 1)
     if kind.key in values:
         check_id(kind, values[kind.key])
+
+
+def _refuse_first(kind: Kind, values: Mapping[str, object]) -> None:
+    """Raise InvalidError for the first field whose value is not of its type."""
+    for name, value in values.items():
+        known = FIELDS[kind.name].get(name)
+        if known is None:
+            continue
+        try:
+            msgspec.convert(value, known.type)
+        except msgspec.ValidationError as error:
+            raise InvalidError(f"{name}: {_expected(kind, name, value) or reworded(error)}", field=name) from None
 
 
 def _expected(kind: Kind, name: str, value: object) -> str:
@@ -53,14 +64,13 @@ def check_id(kind: Kind, key: object) -> None:
         raise InvalidError(f"{kind.key}: must be a string that is not empty", field=kind.key)
     if len(key) > MAX_ID and kind.key == "id":
         raise InvalidError(f"id: {len(key)} characters, at most {MAX_ID} are allowed", field="id")
-    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in key):
+    if not key.isprintable() and any(unicodedata.category(char) in {"Cc", "Cs"} for char in key):
         raise InvalidError(f"{kind.key}: {key[:80]!r} holds control characters", field=kind.key)
 
 
 def encode(kind: Kind, raw: Mapping[str, object]) -> str:
     """The line for a record, its keys in the order of the format; raises InvalidError over MAX_RECORD bytes."""
-    names = [*kind.fields, *kind.optional_keys]
-    ordered = {**{name: raw[name] for name in names if name in raw}, **raw}
+    ordered = {**{name: raw[name] for name in kind.keys if name in raw}, **raw}
     line = msgspec.json.encode(ordered)
     if len(line) > MAX_RECORD:
         raise InvalidError(f"{kind.title}: {len(line)} bytes, a record may have {MAX_RECORD}",

@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .drain import Sealed
     from .leases import Lease, Leases
+    from .log import Log
 
     Outcomes = Sequence["Outcome | TaskStoreError"]
 
@@ -64,11 +65,17 @@ def _lease_changes(outcomes: Sequence[Outcome]) -> "dict[str, Lease | None]":
 
 
 def _append(paths: Paths, outbox: Outbox, groups: "list[list[tuple[str, str]]]") -> "Sealed":
-    for name in dict.fromkeys(name for group in groups for name, _ in group):
-        open_log(paths, name).close()  # no permission, a symbolic link: said before anything is written
-    frames = outbox.append(groups)
+    logs: dict[str, Log] = {}
     try:
-        return drain(paths, outbox, fresh=True)
+        for name in dict.fromkeys(name for group in groups for name, _ in group):
+            logs[name] = open_log(paths, name)  # no permission, a symbolic link: said before anything is written
+        frames = outbox.append(groups)
+    except BaseException:
+        for log in logs.values():
+            log.close()
+        raise
+    try:
+        return drain(paths, outbox, logs)
     except DrainError as error:
         if error.undone:
             try:

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable
 
@@ -15,6 +16,7 @@ from taskstore_core.store import Store
 
 from .engine import Engine
 from .head import Head
+from .lookups import Lookups
 from .metrics import Metrics
 from .own_methods import ALL_METHODS, OWN
 from .publisher import Publisher
@@ -43,6 +45,7 @@ class Server:
         self.metrics = Metrics()
         self.replies = Replies(self.metrics)
         self.engine = Engine(Store(paths), self.metrics)
+        self.lookups = Lookups(self.engine)
         self.publisher = Publisher(self.engine, Head(paths))
         self.watcher = Watcher(paths, self.engine, self.publisher, use_inotify=use_inotify)
         self.methods = dict(ALL_METHODS)
@@ -108,16 +111,18 @@ class Server:
                         return
                     raise
                 continue
-            nursery.start_soon(self._serve, sock)
+            plain = socket.socket(fileno=sock.detach())
+            plain.setblocking(False)
+            nursery.start_soon(self._serve, plain)
 
-    async def _serve(self, sock: trio.socket.SocketType) -> None:
+    async def _serve(self, sock: socket.socket) -> None:
         with sock:
             if peer_uid(sock) != os.geteuid():
                 log.warning("refused a connection of another user")
                 return
             if len(self._sessions) >= rpc.CONNECTIONS:
-                await _say(sock, rpc.error("null", rpc.INTERNAL_ERROR, f"{rpc.CONNECTIONS} connections are open",
-                                           {"kind": "busy", "retryable": True, "applied": "no"}))
+                _say(sock, rpc.error("null", rpc.INTERNAL_ERROR, f"{rpc.CONNECTIONS} connections are open",
+                                     {"kind": "busy", "retryable": True, "applied": "no"}))
                 return
             session = Session(sock, self)
             self._sessions.add(session)
@@ -175,8 +180,8 @@ async def _keep_running(task: Callable[[], Awaitable[None]]) -> None:
         await trio.sleep(_AGAIN_S)
 
 
-async def _say(sock: trio.socket.SocketType, data: bytes) -> None:
+def _say(sock: socket.socket, data: bytes) -> None:
     try:
-        await sock.send(data)
+        sock.send(data)
     except OSError:
         return

@@ -5,6 +5,7 @@ committer together. What takes longer goes into a backlog, behind which later ca
 read on, so that they can be cancelled.
 """
 
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from itertools import compress
@@ -35,11 +36,12 @@ _LOOK_S = 1.0
 class Session:
     """A connection of the server."""
 
-    def __init__(self, sock: trio.socket.SocketType, server: "Server") -> None:
+    def __init__(self, sock: socket.socket, server: "Server") -> None:
         self.server = server
         self.subscriptions: dict[int, Subscription] = {}
         self._wire = Wire(sock)
         self._answerer = Answerer(self)
+        self._lookups = server.lookups
         self._replies = server.replies
         self._backlog = Backlog()
         self._is_working = False
@@ -113,22 +115,28 @@ class Session:
         """
         turn = Turn()
         for frame in frames:
-            item = self._look(frame)
-            if isinstance(item, Work) and item.writes and not self._backlog:
-                turn.writes.append(item)
-                continue
-            if turn.writes:
-                await self._flush(turn)
-            answer = None if self._backlog else self._answer_at_once(item, turn)
-            if answer is None:
-                await self._flush(turn)
-                self._put(item, len(frame))
-            else:
-                turn.add(answer)
+            await self._take_one(frame, turn)
             if turn.is_over():
                 await self._flush(turn)
-                await trio.lowlevel.checkpoint()  # there may have been nothing to send
+                await trio.lowlevel.checkpoint()
         await self._flush(turn)
+
+    async def _take_one(self, frame: bytes, turn: Turn) -> None:
+        if not turn.writes and not self._backlog and (answer := self._lookups.answer(frame, turn.fresh)):
+            turn.add(answer)
+            return
+        item = self._look(frame)
+        if isinstance(item, Work) and item.writes and not self._backlog:
+            turn.writes.append(item)
+            return
+        if turn.writes:
+            await self._flush(turn)
+        answer = None if self._backlog else self._answer_at_once(item, turn)
+        if answer is None:
+            await self._flush(turn)
+            self._put(item, len(frame))
+        else:
+            turn.add(answer)
 
     def _answer_at_once(self, item: "Work | bytes | list[Entry]", turn: Turn) -> bytes | None:
         if isinstance(item, Work):

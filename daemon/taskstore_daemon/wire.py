@@ -26,9 +26,13 @@ class FrameError(Exception):
 
 
 class Wire:
-    """A connected socket. One task reads; any may send."""
+    """A connected socket, which does not block. One task reads; any may send.
 
-    def __init__(self, sock: trio.socket.SocketType) -> None:
+    It is a plain one, as trio's own lets every other task run after each call: half the cost of a short answer.
+    Whoever reads waits for every stretch of bytes, so all get their turn.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._framer = Framer()
         self._sending = trio.Lock()
@@ -52,37 +56,61 @@ class Wire:
     async def _receive(self) -> bytes:
         try:
             if not self._framer.is_partial:
-                return await self._sock.recv(_READ)
+                return await self._read()
             began = trio.current_time()
             with trio.move_on_after(self._left_s):
-                data = await self._sock.recv(_READ)
+                data = await self._read()
                 self._left_s -= trio.current_time() - began  # only what was spent waiting for the other end counts
                 return data
         except (OSError, trio.ClosedResourceError) as error:
             raise GoneError from error
         raise FrameError(rpc.INVALID_REQUEST, f"Invalid Request: a frame took more than {rpc.FRAME_S} s", [])
 
+    async def _read(self) -> bytes:
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            try:
+                return self._sock.recv(_READ)
+            except BlockingIOError:
+                continue
+
     async def send(self, data: bytes) -> None:
-        """Send whole frames, one sender at a time; raises GoneError.
+        """Send whole frames, one sender at a time; raises GoneError. Nobody else runs where there is room for them.
 
         A frame is never cut while the connection lives: where sending is cancelled midway, that ends it.
         """
         if not data:
             return
-        try:
-            self._sending.acquire_nowait()  # `acquire` would let every other task run first
-        except trio.WouldBlock:
+        if self._sending.locked():
             await self._sending.acquire()
-        left = memoryview(data)
+            sent = 0
+        else:
+            sent = self._send_some(data)
+            if sent == len(data):
+                return
+            self._sending.acquire_nowait()
+        await self._send_rest(memoryview(data), sent)
+
+    async def _send_rest(self, data: memoryview, sent: int) -> None:
+        """Send what is left, as there is room; needs `_sending`, and releases it."""
         try:
-            while left:
-                left = left[await self._sock.send(left):]
+            while sent < len(data):
+                await trio.lowlevel.wait_writable(self._sock)
+                sent += self._send_some(data[sent:])
         except (OSError, trio.ClosedResourceError) as error:
             raise GoneError from error
         finally:
-            if 0 < len(left) < len(data):
-                self._sock.close()
+            if 0 < sent < len(data):
+                self.close()
             self._sending.release()
+
+    def _send_some(self, data: "bytes | memoryview") -> int:
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise GoneError from error
 
     async def say_farewell(self, data: bytes) -> None:
         """Send a last word, if the other end listens."""
@@ -95,6 +123,12 @@ class Wire:
             self._sock.shutdown(socket.SHUT_RD)
         except OSError:
             return
+
+    def close(self) -> None:
+        """End the connection for whoever waits for it."""
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
 
     def is_gone(self) -> bool:
         """Whether the other end was closed; one that only has nothing more to say listens still."""

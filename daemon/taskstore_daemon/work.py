@@ -8,7 +8,8 @@ from taskstore_core.methods import Method, check_parameters
 from taskstore_core.rpc import Call
 
 ALL = tuple(KINDS.values())
-_EACH = {name: (kind,) for name, kind in KINDS.items()}
+EACH = {name: (kind,) for name, kind in KINDS.items()}
+"""Each kind by its name, alone: one object, so that what was found fresh is quickly known for it."""
 _FLUSH = "flush"
 _SHORT = 200
 """Rows of a list that is answered on the loop; at 0.1 ms a hundred, a longer one goes to a thread."""
@@ -64,7 +65,7 @@ class Work:
         """The kinds whose logs it reads; raises InvalidError."""
         kind = self.parameters.get("kind")
         if isinstance(kind, str):
-            return _EACH.get(kind) or (find_kind(kind),)
+            return EACH.get(kind) or (find_kind(kind),)
         return ALL
 
     def short_list(self) -> "dict[str, object] | None":
