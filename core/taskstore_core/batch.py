@@ -45,6 +45,9 @@ class Batch(Request):
         super().__init__(op)
         self.operations = operations
         self.single = single
+        self.is_narrow = all(operation.verb != "restore" for operation in operations)
+        if op is None:  # else whatever carries it matters
+            self.kinds = tuple(dict.fromkeys(operation.kind for operation in operations))
 
     def content(self) -> object:
         """The operations."""

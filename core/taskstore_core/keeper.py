@@ -11,10 +11,12 @@ from .cache import DAMAGED, UNWRITABLE, Cache, delete, open_cache
 from .clock import now_ms
 from .errors import BusyError, InvalidError, ReadOnlyError
 from .kinds import KINDS, LOGS, Kind
+from .lag import Lag, joined
 from .lock import WAIT_S, Lock
 from .outbox import is_ahead
 from .paths import Paths
 from .pulse import Pulse
+from .recent import Recent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from .ledger import Hint
     from .outbox import Outbox
     from .sync import LogReport
+    from .view import View
 
     T = TypeVar("T")
 
@@ -36,6 +39,10 @@ _TRIM_EVERY = 64  # writes between two looks at what the feed need not keep
 _SETTLE_MS = 1000  # how far the logs' own fsync may lag behind the outbox's
 
 
+class BehindError(Exception):
+    """The cache must be brought level first, which may take long."""
+
+
 class Keeper:
     """The cache and the outbox of one store, opened when first needed."""
 
@@ -45,11 +52,15 @@ class Keeper:
         self._outbox: Outbox | None = None
         self._cache: Cache | None = None
         self._pulse = Pulse(paths)
+        self._recent = Recent()
+        self.lag: Lag | None = None
         self.trusted = False  # somebody has just asked `is_fresh` for all reads that follow
         self._overlaid = False  # the cache, in memory, holds lines that are only in the outbox
 
     def close(self) -> None:
         """Settle what this process appended, and let go of everything."""
+        if self.lag is not None and self._pid == os.getpid():
+            self.catch_up(WAIT_S)
         self.settle()
         if self._outbox is not None:
             self._outbox.close()
@@ -91,7 +102,7 @@ class Keeper:
                     cache = self._cache
                 if cache is not None:
                     if cache.path:
-                        self._pulse.note(cache, kinds)
+                        self._note(cache, kinds)
                     return ask(cache)
             except DAMAGED:
                 self._discard()
@@ -100,16 +111,30 @@ class Keeper:
         self._sync_in_memory()  # somebody keeps deleting or damaging the file
         return ask(self._use_memory())
 
-    def look_up(self, kind: Kind, key: str) -> str | None:
-        """The line of a live record as the cache has it."""
-        return None if self._cache is None else self._cache.live(kind, key)
+    def look_up(self, name: str, key: str, *, trusted: bool) -> str | None:
+        """The line of a live record as the cache has it, or will, if it is level with the kind's log."""
+        kind, cache = KINDS.get(name), self._cache
+        if kind is None or cache is None or not (trusted or self._pulse.holds_log(kind)):
+            return None
+        if self.lag is not None and (known := self.lag.view.rows.get((name, key))):
+            return None if known[1] else known[2]
+        return self._recent.line(cache, kind, key)
 
     def is_fresh(self, kinds: "Iterable[Kind]") -> bool:
         """Whether a read of `kinds` can be answered at once. Takes no lock, and some microseconds."""
-        cache = self._cache
-        if self.trusted and cache is not None:
+        if self.trusted and self._cache is not None:
             return True
+        return (self.lag is None or not self.lag.touches(kinds)) and self.holds(kinds)
+
+    def holds(self, kinds: "Iterable[Kind]") -> bool:
+        """Whether the logs of `kinds` say what the cache does, with what it has yet to take in."""
+        cache = self._cache
         return cache is not None and bool(cache.path) and not cache.is_gone() and self._pulse.holds(kinds)
+
+    def _note(self, cache: Cache, kinds: "Iterable[Kind]") -> None:
+        """Note that the cache was found level; who knows since when, and by whom."""
+        self._recent.forget()
+        self._pulse.note(cache, kinds)
 
     def _is_level(self, cache: Cache, kinds: "Iterable[Kind]") -> bool:
         return (all(cache.is_level(kind, self.paths.file(kind.log)) for kind in kinds)
@@ -129,6 +154,8 @@ class Keeper:
 
     def _drop_cache(self) -> None:
         self._pulse.close()
+        self._recent.forget()
+        self.lag = None
         if self._cache is not None:
             self._cache.close()
             self._cache = None
@@ -184,32 +211,69 @@ class Keeper:
                 break
         return self._level(self._use_memory(), full=full)
 
-    def leveled(self) -> "tuple[Cache, Outbox]":
-        """The cache, level with every log, and the outbox. Needs the lock."""
+    def leveled(self, kinds: "Iterable[Kind]", *, may_lag: bool = False,
+                at_once: bool = False) -> "tuple[Cache, Outbox]":
+        """The cache, level with the logs of `kinds` at least, and the outbox. Needs the lock.
+
+        It `may_lag` behind writes of ours. Raises BehindError if it is behind and this is to be done `at_once`.
+        """
         self._refuse_fork()
-        fresh = self._outbox is not None and self.is_fresh(KINDS.values())
-        if self._outbox is not None:
-            self._outbox.refresh()
-        if not fresh or self._outbox is None or self._outbox.pending:
+        if self._outbox is None or not self._is_current(self._outbox, kinds) or (self.lag is not None and not may_lag):
+            if at_once:
+                raise BehindError
             self.level()
             if self._cache is not None and self._cache.path:
-                self._pulse.note(self._cache, KINDS.values())
+                self._note(self._cache, KINDS.values())
         assert self._cache is not None  # noqa: S101 - `level` opened both
         assert self._outbox is not None  # noqa: S101
         return self._cache, self._outbox
 
-    def follow(self, sealed: "Sealed") -> None:
-        """Bring the cache level after a commit of ours, and settle the logs now and then. Needs the lock."""
+    def _is_current(self, outbox: "Outbox", kinds: "Iterable[Kind]") -> bool:
+        """Whether nobody has written anything that matters for `kinds` and that we have not read."""
+        holds = self.holds(kinds)
+        if not holds or not self._pulse.is_at(outbox):
+            outbox.refresh()
+        return holds and not outbox.pending
+
+    def catch_up(self, wait_s: float) -> bool:
+        """Put into the cache what it lags behind; False where the lock is not to be had within `wait_s`."""
+        try:
+            with self.lock(wait_s):
+                self.leveled(KINDS.values())
+        except (BusyError, ReadOnlyError):
+            return False
+        return True
+
+    def follow(self, sealed: "Sealed", view: "View", *, may_lag: bool = False) -> None:
+        """Bring the cache level after a commit of ours, now or, where it `may_lag`, later. Needs the lock."""
         if self._cache is None or self._outbox is None:
             return
+        if may_lag and self._can_lag(self._cache, self._outbox, sealed, view):
+            assert view.below is not None  # noqa: S101 - requests are decided above it
+            self.lag = self.lag or Lag(view.below)
+            self.lag.take(view, sealed)
+            self._pulse.note_append(sealed, self._outbox.end)
+            return
+        if self.lag is not None:
+            sealed = joined(self.lag.sealed, sealed)
+            self.lag = None
+        self._follow_now(self._cache, self._outbox, sealed)
+
+    def _can_lag(self, cache: Cache, outbox: "Outbox", sealed: "Sealed", view: "View") -> bool:
+        """Whether a commit's lines, and no others, stand behind what was known of their logs."""
+        logs = {written.kind.log for written in view.written if written.changed}
+        return (bool(cache.path) and logs == sealed.keys() and not outbox.pending
+                and all(self._pulse.knows(LOGS[log], before) for log, (before, _) in sealed.items()))
+
+    def _follow_now(self, cache: Cache, outbox: "Outbox", sealed: "Sealed") -> None:
         kinds = [LOGS[name] for name in sealed]
         try:
-            self._follow(self._cache, self._outbox, sealed, kinds)
-            if self._cache.path:
-                self._pulse.note(self._cache, kinds)
+            self._follow(cache, outbox, sealed, kinds)
+            if cache.path:
+                self._note(cache, kinds)
         except (*DAMAGED, *UNWRITABLE):
             self._drop_cache()  # what is in the log is true: the next look at the cache finds it behind
-        self._settle(self._outbox, after_ms=_SETTLE_MS)
+        self._settle(outbox, after_ms=_SETTLE_MS)
 
     def _made(self) -> Cache:
         self._cache = open_cache(self.paths.file(_CACHE))
@@ -229,18 +293,24 @@ class Keeper:
         except DrainError as error:
             raise ReadOnlyError(f"lines in the outbox cannot be put into their logs: {error}",
                                 hint="they are safe where they are") from error
+        if self.lag is not None:
+            sealed = joined(self.lag.sealed, sealed)
+            self._pulse.close()  # what it knows is no longer true of the cache alone
+            self.lag = None
         return self._follow(cache, self._outbox, sealed, KINDS.values(), full=full)
 
     def _follow(self, cache: Cache, outbox: "Outbox", sealed: "Sealed", kinds: "Iterable[Kind]", *,
                 full: bool = False) -> "Reports":
         """Bring `cache` level with the logs of `kinds`, after we appended to those named in `sealed`."""
+        self._recent.forget()
         full = full or _lost_lines(cache.hint(), outbox)
         with cache.db:
             reports = self._sync_logs(cache, sealed, kinds, full=full)
             self._overlay(cache, outbox)
-            if outbox.seq % _TRIM_EVERY == 0:
+            hint = cache.hint()
+            if hint is None or hint[4] // _TRIM_EVERY != outbox.seq // _TRIM_EVERY:
                 cache.trim_feed()
-            if cache.hint() != outbox.hint:
+            if hint != outbox.hint:
                 cache.set_hint(outbox.hint)
         return reports
 

@@ -16,13 +16,13 @@ class Kind:
     """One row of the table.
 
     `fields` are the keys of a line in their order on disk; `optional_keys` follow them and are written only when
-    set; `keys` are both. `indexed` maps to columns of the cache that are stored and carry an index. `versions` names the fields
-    whose values are the version of a line: the first if present, else the largest of the others. `enums` gives the
-    words a field may hold, `numbers` the fields that hold whole numbers.
+    set; `keys` are both. `indexed` maps to columns of the cache that are stored and carry an index. `versions` names
+    the fields whose values are the version of a line: the first if present, else the largest of the others. `enums`
+    gives the words a field may hold, `numbers` the fields that hold whole numbers.
     """
 
-    __slots__ = ("aliases", "enums", "fields", "indexed", "key", "keys", "log", "name", "numbers", "optional_keys", "parent",
-                 "plural", "prefix", "started", "title", "versions")
+    __slots__ = ("aliases", "enums", "fields", "indexed", "key", "keys", "log", "name", "numbers", "optional_keys",
+                 "parent", "plural", "prefix", "started", "title", "versions")
 
     def __init__(
         self, name: str, plural: str, prefix: str, fields: str, *, title: str, key: str = "id",

@@ -41,6 +41,8 @@ class Outbox(Ledger):
         self.failed = ""
         self._fd = -1
         self._size = 0  # of the file, or less
+        self.identity = (0, 0)
+        """Device and inode of the open file."""
         self._open(hint)
 
     def close(self) -> None:
@@ -55,8 +57,7 @@ class Outbox(Ledger):
             there = os.stat(self.path)
         except FileNotFoundError:
             there = None
-        here = os.fstat(self._fd)
-        if there is None or (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+        if there is None or (there.st_dev, there.st_ino) != self.identity:
             self.close()
             self._open(None)
         else:
@@ -154,6 +155,8 @@ class Outbox(Ledger):
             raise ReadOnlyError(f"cannot open {self.path}: {error.strerror}") from None
         self.reset()
         self._size = 0
+        status = os.fstat(self._fd)
+        self.identity = (status.st_dev, status.st_ino)
         header = next(iter(frames.scan(os.pread(self._fd, 512, 0), 0)), (0, 0, None))[2]
         self.id = str(header.get("outbox", "")) if header else ""
         if not self.id and self._writable:  # emptied or cut off at its beginning: begin anew with what can be read

@@ -9,13 +9,15 @@ import os
 
 from . import frames, signature
 from .cache import Cache
-from .kinds import KINDS, Kind
+from .kinds import KINDS, LOGS, Kind
 from .paths import Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .drain import Sealed
+    from .outbox import Outbox
     from .signature import Signature
 
 _GLANCE = 1 << 12
@@ -74,6 +76,21 @@ class Pulse:
         return ((status.st_dev, status.st_ino) == self._outbox
                 and os.pread(self._fd, 64, 0).startswith(b'{"outbox":"%s"' % identity.encode()))
 
+    def note_append(self, sealed: "Sealed", end: int) -> None:
+        """Remember an append of ours: the logs it left behind, and the end of the outbox after it."""
+        for log, (_, after) in sealed.items():
+            self._signatures[LOGS[log].name] = after
+        if self._end >= 0:
+            self._end = end
+
+    def knows(self, kind: Kind, there: "Signature") -> bool:
+        """Whether a log's signature is the one remembered."""
+        return self._signatures.get(kind.name) == there
+
+    def is_at(self, outbox: "Outbox") -> bool:
+        """Whether `outbox`, which was found to be in its place just now, has been read to its end."""
+        return outbox.identity == self._outbox and os.pread(self._fd, 1, outbox.end) == b"\0"
+
     def holds(self, kinds: "Iterable[Kind]") -> bool:
         """Whether the cache is level for `kinds` still."""
         if self._end < 0 or self._version is None:
@@ -84,6 +101,22 @@ class Pulse:
             return False
         return ((box.st_dev, box.st_ino) == self._outbox and signature.of(version) == self._version
                 and self._same_logs(kinds) and self._nothing_new())
+
+    def holds_log(self, kind: Kind) -> bool:
+        """Whether one log is as remembered and nothing waits in the outbox for any: what a look-up needs, no more.
+
+        The cache may have been deleted meanwhile, the store's version raised: what was read of this log is true yet.
+        """
+        if self._end < 0:
+            return False
+        try:
+            there = os.stat(self._logs[kind.name])
+        except OSError:
+            return False
+        return ((there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns)
+                == self._signatures.get(kind.name)
+                and (os.pread(self._fd, 1, self._end) == b"\0" or self._nothing_new())
+                and os.fstat(self._fd).st_nlink > 0)
 
     def _same_logs(self, kinds: "Iterable[Kind]") -> bool:
         stat, signatures, logs = os.stat, self._signatures, self._logs
@@ -104,4 +137,7 @@ class Pulse:
             return True
         data = os.pread(self._fd, _GLANCE, self._end)
         zero = data.find(b"\0")
-        return zero > 0 and frames.only_marks(data[:zero])
+        if zero > 0 and data[zero - 1:zero] == b"\n" and frames.only_marks(data[:zero]):
+            self._end += zero
+            return True
+        return False

@@ -3,10 +3,12 @@
 from .cache import MEMORY_MS
 from .clock import MAX_STAMP, now_ms
 from .errors import ConflictError, InvalidError, check_text
+from .kinds import KINDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .cache import OpLine
+    from .kinds import Kind
     from .leases import Lease
     from .view import View, Written
 
@@ -19,6 +21,10 @@ class Request:
     """A write. With an `op`, the caller's id for it, it happens once however often it is sent."""
 
     name = ""
+    kinds: "tuple[Kind, ...]" = tuple(KINDS.values())
+    """Those whose records decide what becomes of it."""
+    is_narrow = False
+    """Whether it looks at no records but those it names and what these need."""
 
     def __init__(self, op: str | None = None) -> None:
         if op is not None:

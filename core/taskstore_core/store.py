@@ -103,9 +103,12 @@ class Store:
 
         return self._keeper.read((kind,), look_up)
 
-    def look_up(self, kind: Kind, key: str) -> str | None:
-        """The line of a live record, after `is_fresh` said yes; None where the cache has none by just this id."""
-        return self._keeper.look_up(kind, key)
+    def look_up(self, kind: str, key: str, *, trusted: bool = False) -> str | None:
+        """The line of a live record, if the cache is level with its log, or is `trusted` to be, and has just this id.
+
+        It is the quickest way to an answer; where there is None, `get` has one, or says why not.
+        """
+        return self._keeper.look_up(kind, key, trusted=trusted)
 
     def history(self, kind: Kind | str, key: str) -> list[str]:
         """Every version of a record in the log, oldest first, deletions too; raises NotFoundError if there is none."""
@@ -143,6 +146,10 @@ class Store:
         """Whether a read of `kinds` can be answered at once, without a lock or a look into files."""
         return self._keeper.is_fresh(kinds)
 
+    def holds(self, kinds: "Iterable[Kind]") -> bool:
+        """Whether what this store knows of `kinds`, be it in its cache or not yet, is what their logs say."""
+        return self._keeper.holds(kinds)
+
     def trusting(self, work: "Callable[[Store], T]") -> "T":
         """Do some reads after `is_fresh` said yes, without asking again before each."""
         self._keeper.trusted = True
@@ -179,30 +186,48 @@ class Store:
 
     # Writing
 
-    def commit(self, requests: "Sequence[Request]", *, wait_s: float = WAIT_S) -> "list[Outcome | TaskStoreError]":
+    def commit(self, requests: "Sequence[Request]", *, wait_s: float = WAIT_S, may_lag: bool = False,
+               at_once: bool = False) -> "list[Outcome | TaskStoreError]":
         """Carry out requests, each whole or not at all, all with one sync of the disk.
 
         The outcome of each stands at its place. Raises ReadOnlyError where none could be written, BusyError where
-        the lock was not to be had within `wait_s`.
+        the lock was not to be had within `wait_s`; `commit_locked` has the rest.
         """
         with self.lock(wait_s):
-            return self.commit_locked(requests)
+            return self.commit_locked(requests, may_lag=may_lag, at_once=at_once)
 
     def lock(self, wait_s: float = WAIT_S) -> "Lock":
         """The store's lock, for `commit_locked`. It may be taken and let go of in different threads."""
         return self._keeper.lock(wait_s)
 
-    def commit_locked(self, requests: "Sequence[Request]") -> "list[Outcome | TaskStoreError]":
-        """What `commit` does, for whoever holds the lock."""
+    def commit_locked(self, requests: "Sequence[Request]", *, may_lag: bool = False,
+                      at_once: bool = False) -> "list[Outcome | TaskStoreError]":
+        """What `commit` does, for whoever holds the lock.
+
+        Where it `may_lag`, the cache need not follow (see `lag`). Raises BehindError if it is to be done `at_once`
+        and the cache must be brought level for it.
+        """
         from . import writer
 
-        cache, outbox = self._keeper.leveled()
-        view = self.view(cache)
+        may_lag = may_lag and all(request.is_narrow for request in requests)
+        kinds = dict.fromkeys(kind for request in requests for kind in request.kinds)
+        cache, outbox = self._keeper.leveled(kinds, may_lag=may_lag, at_once=at_once)
+        base = self._keeper.lag.view if self._keeper.lag is not None else self.view(cache)
+        view = base.above(None, "")
         outcomes = writer.decide(view, requests)
         sealed = writer.commit(self.paths, outbox, self._leases, outcomes, view.noticed)
         if sealed is not None:
-            self._keeper.follow(sealed)
+            self._keeper.follow(sealed, view, may_lag=may_lag)
         return outcomes
+
+    @property
+    def lag(self) -> int:
+        """How many lines this store has written and not put into its cache."""
+        return self._keeper.lag.lines if self._keeper.lag is not None else 0
+
+    def catch_up(self, *, wait_s: float = WAIT_S) -> bool:
+        """Put what this store has written into its cache; False where somebody else holds the lock for `wait_s`."""
+        return self._keeper.catch_up(wait_s)
 
     def run(self, request: "Request") -> "Outcome":
         """Carry out one request; raises its error."""

@@ -82,7 +82,7 @@ class Answerer:
         began = time.perf_counter()
         made = [_request(work) for work in works]
         requests = [one for one in made if isinstance(one, Request)]
-        outcomes = iter(await self._engine.write(requests, sum(work.size for work in works)) if requests else [])
+        outcomes = iter(await self._engine.write(requests, sum(work.size for work in works), self) if requests else [])
         flushed = to_json(await self._engine.flush()) if any(work.flush for work in works) else ""
         answers = []
         for work, one in zip(works, made, strict=True):

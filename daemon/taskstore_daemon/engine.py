@@ -5,6 +5,7 @@ may take long (a sync after git's work, several writes) runs in a thread, and re
 waiting to be written when a commit begins shares it: one lock, one append a log, one fdatasync, one transaction.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,9 @@ from typing import TypeVar
 import trio
 
 from taskstore_core.errors import BusyError, TaskStoreError
+from taskstore_core.keeper import BehindError
 from taskstore_core.kinds import Kind
+from taskstore_core.lock import WAIT_S
 from taskstore_core.request import Outcome, Request
 from taskstore_core.store import Store
 
@@ -32,7 +35,13 @@ _FLUSH_S = 1.0
 GROUP = 512
 """Requests in one commit at the most, so that none waits for a very long one."""
 _SMALL = 1 << 16
-"""Bytes of a request that is written on the loop."""
+"""Bytes of requests that are written on the loop."""
+_FEW = 64
+"""Requests that are written, and lines that the cache takes in, on the loop."""
+_MANY = 4096
+"""Lines that the cache may lag behind."""
+_PAUSE_S = 0.01
+"""Without a write, after which the cache follows."""
 _SLOW_S = 0.005
 """After a commit that took longer, the next is not made on the loop."""
 
@@ -64,17 +73,43 @@ class Engine:
         self._wake = trio.Event()
         self._closing = False
         self._took_s = 0.0
+        self._written = 0.0
+        self._writer: object = None
+        self._lagging = trio.Event()
 
     # Reading
+
+    def look_up(self, kind: str, key: str, held: Fresh) -> str | None:
+        """The line of a live record if that can be told at once; `held` are kinds whose logs were just looked at."""
+        if self._alone.locked():
+            return None
+        line = self.store.look_up(kind, key, trusted=kind in held)
+        if line is not None:
+            held.add(kind)
+        return line
 
     def is_fresh(self, kinds: Sequence[Kind], fresh: Fresh) -> bool:
         """Whether a read of `kinds` can be answered on the loop now; noted in `fresh`, and believed if it is there."""
         if kinds in fresh:
             return True
-        if self._alone.locked() or not self.store.is_fresh(kinds):
+        if self._alone.locked() or not self._is_fresh(kinds):
             return False
         fresh.add(kinds)
         return True
+
+    def _is_fresh(self, kinds: Sequence[Kind]) -> bool:
+        """Whether `kinds` can be read at once, after taking in a few lines of our own if need be."""
+        if self.store.is_fresh(kinds):
+            return True
+        return (0 < self.store.lag <= _FEW and self.store.holds(ALL) and self._catch_up(wait_s=0)
+                and self.store.is_fresh(kinds))
+
+    def _catch_up(self, wait_s: float = WAIT_S) -> bool:
+        """Whether the cache has followed what was written."""
+        try:
+            return self.store.catch_up(wait_s=wait_s)
+        except TaskStoreError:  # no store on this branch, say: whoever reads hears of it
+            return False
 
     async def read(self, kinds: Sequence[Kind], work: Callable[[Store], T], *, tell: bool = True) -> T:
         """Read, when it is our turn: at once if the cache is level, else in a thread, which brings it there.
@@ -82,7 +117,7 @@ class Engine:
         Without `tell`, `on_change` is not called for that.
         """
         async with self._alone:
-            if self.store.is_fresh(kinds):
+            if self._is_fresh(kinds):
                 return self.store.trusting(work)
             with self.metrics.sync.time():
                 answer = await trio.to_thread.run_sync(work, self.store)
@@ -93,6 +128,8 @@ class Engine:
     async def at_length(self, work: Callable[[Store], T]) -> T:
         """Read much in a thread, with a store of its own, so that others go on meanwhile."""
         async with self._long:
+            if self.store.lag:
+                await self._follow()
             answer = await trio.to_thread.run_sync(self._with_second, work)
         self.on_change()
         return answer
@@ -104,17 +141,23 @@ class Engine:
 
     async def refresh(self) -> None:
         """Take in what somebody else changed."""
+        if not self._alone.locked() and self.store.holds(ALL):
+            return
         await self.read(ALL, lambda store: store.look(ALL))
 
     # Writing
 
-    async def write(self, requests: Sequence[Request], size: int) -> list[Outcome | TaskStoreError]:
+    async def write(self, requests: Sequence[Request], size: int, who: object) -> Sequence[Outcome | TaskStoreError]:
         """The outcomes of requests, of `size` bytes together, once what they wrote is durable.
 
-        Cancelling it changes nothing that was begun.
+        Cancelling it changes nothing that was begun. What the only one `who` writes now asks is not queued.
         """
         if self._closing:
             return [BusyError("the daemon is leaving")] * len(requests)
+        is_alone = who is self._writer and not self._queue and not self._alone.locked()
+        self._writer = who
+        if is_alone and self._is_quick(len(requests), size) and (outcomes := self._write_now(requests)):
+            return outcomes
         waiting = [_Waiting(request, size) for request in requests]
         self._queue += waiting
         self._wake.set()
@@ -153,10 +196,29 @@ class Engine:
                     await self._wake.wait()
                     continue
                 await self._commit_next()
+                if self.store.lag > _MANY:
+                    await self._follow()
                 await trio.lowlevel.checkpoint()
         finally:
             self._closing = True
             self._answer(self._queue[:], [BusyError("the daemon is leaving")] * len(self._queue))
+
+    async def follow(self) -> None:
+        """Let the cache follow what was written, whenever nothing has been for a while."""
+        while True:
+            await self._lagging.wait()
+            self._lagging = trio.Event()
+            while trio.current_time() < self._written + _PAUSE_S:  # noqa: ASYNC110 - the event is that nothing happens
+                await trio.sleep(_PAUSE_S)
+            await self._follow()
+
+    async def _follow(self) -> None:
+        """Let the cache follow what was written."""
+        async with self._alone:
+            if self.store.lag > _FEW:
+                await trio.to_thread.run_sync(self._catch_up)
+            elif self.store.lag:
+                self._catch_up(wait_s=0)
 
     async def _commit_next(self) -> None:
         """Commit what waits. Where another process has the lock, wait for it while others use the store."""
@@ -211,18 +273,34 @@ class Engine:
         outcomes: Sequence[Outcome | TaskStoreError]
         try:
             outcomes = await self._carry_out(group, locked=locked)
-        except TaskStoreError as error:
+        except Exception as error:
             if isinstance(error, BusyError) and not locked:
                 raise
-            outcomes = [error] * len(group)
-        except Exception as error:
-            log.exception("a commit failed in a way that nobody thought of")
-            outcomes = [TaskStoreError(f"internal error: {type(error).__name__}", hint=LOG_HINT,
-                                       applied="unknown")] * len(group)
+            outcomes = _failed(error, len(group))
+        self._answer(group, outcomes)
+        self._note(len(group), began)
+
+    def _write_now(self, requests: Sequence[Request]) -> Sequence[Outcome | TaskStoreError] | None:
+        """The outcomes, or None where something is in the way."""
+        began = time.perf_counter()
+        outcomes: Sequence[Outcome | TaskStoreError]
+        try:
+            outcomes = self.store.commit(requests, wait_s=0, may_lag=True, at_once=True)
+        except (BehindError, BusyError):
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits hears of it
+            outcomes = _failed(error, len(requests))
+        self._note(len(requests), began)
+        return outcomes
+
+    def _note(self, count: int, began: float) -> None:
+        """Note a commit of `count` requests."""
         self._took_s = time.perf_counter() - began
         self.metrics.commit.observe(self._took_s)
-        self.metrics.group.observe(len(group))
-        self._answer(group, outcomes)
+        self.metrics.group.observe(count)
+        self._written = trio.current_time()
+        if self.store.lag:
+            self._lagging.set()
         self.on_change()
 
     def _answer(self, group: "list[_Waiting]", outcomes: Sequence[Outcome | TaskStoreError]) -> None:
@@ -235,10 +313,15 @@ class Engine:
         """One small write on the loop if nothing is in its way; otherwise in a thread."""
         requests = [one.request for one in group]
         if locked:
-            return await trio.to_thread.run_sync(self.store.commit_locked, requests)
-        if len(group) == 1 and group[0].size <= _SMALL and self._took_s < _SLOW_S and self.store.is_fresh(ALL):
-            return self.store.commit(requests, wait_s=0)
-        return await trio.to_thread.run_sync(partial(self.store.commit, requests, wait_s=0))
+            return await trio.to_thread.run_sync(partial(self.store.commit_locked, requests, may_lag=True))
+        if self._is_quick(len(group), sum(one.size for one in group)):
+            with contextlib.suppress(BehindError):
+                return self.store.commit(requests, wait_s=0, may_lag=True, at_once=True)
+        return await trio.to_thread.run_sync(partial(self.store.commit, requests, wait_s=0, may_lag=True))
+
+    def _is_quick(self, count: int, size: int) -> bool:
+        """Whether so many requests of `size` bytes may be written on the loop."""
+        return count <= _FEW and size <= _SMALL and self._took_s < _SLOW_S
 
     async def settle(self) -> None:
         """Fsync the logs that were written to, now and then, so that the outbox alone has little to answer for."""
@@ -246,3 +329,11 @@ class Engine:
             await trio.sleep(1)
             if self.store.is_unsettled:
                 await self._in_thread(Store.settle)
+
+
+def _failed(error: Exception, count: int) -> list[Outcome | TaskStoreError]:
+    """The outcomes of requests that none was carried out of."""
+    if not isinstance(error, TaskStoreError):
+        log.error("a commit failed in a way that nobody thought of", exc_info=error)
+        error = TaskStoreError(f"internal error: {type(error).__name__}", hint=LOG_HINT, applied="unknown")
+    return [error] * count

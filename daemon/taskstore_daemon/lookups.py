@@ -12,8 +12,6 @@ import msgspec
 from taskstore_core import rpc
 from taskstore_core.plain import to_json
 
-from .work import EACH
-
 if TYPE_CHECKING:
     from .engine import Engine, Fresh
 
@@ -43,25 +41,24 @@ class Lookups:
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
-        self._look_up = engine.store.look_up
         self._note = engine.metrics.requests.note
+        self._began = 0.0
 
-    def answer(self, frame: bytes, fresh: "Fresh") -> bytes | None:
-        """The answer, or None for what is not as plain as that; `fresh` are kinds that were just looked at."""
+    def note(self) -> None:
+        """Count what was answered; apart, so that whoever asked need not wait for it."""
+        self._note(_METHOD, "ok", time.perf_counter() - self._began)
+
+    def answer(self, frame: bytes, held: "Fresh") -> bytes | None:
+        """The answer, or None for what is not as plain as that; `held` are kinds that were just looked at."""
         if _MARK not in frame:
             return None
-        began = time.perf_counter()
+        self._began = time.perf_counter()
         try:
             call = _decode(frame)
-        except msgspec.MsgspecError:
+            line = self._engine.look_up(call.params.kind, call.params.id, held)
+        except Exception:  # noqa: BLE001 - the long way says what it is
             return None
-        kinds = EACH.get(call.params.kind)
-        if kinds is None or not self._engine.is_fresh(kinds, fresh):
-            return None
-        line = self._look_up(kinds[0], call.params.id)
         if line is None or len(line) > _LONG:
             return None
         id_ = call.id if type(call.id) is int else to_json(call.id)
-        answer = f'{{"jsonrpc":"2.0","id":{id_},"result":{line}}}\n'.encode()
-        self._note(_METHOD, "ok", time.perf_counter() - began)
-        return answer
+        return f'{{"jsonrpc":"2.0","id":{id_},"result":{line}}}\n'.encode()

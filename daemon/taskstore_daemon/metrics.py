@@ -13,35 +13,43 @@ _FAST = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.
 
 
 class Tally:
-    """How often each method had each outcome, and how long it took: two lookups and an addition a request."""
+    """How often each method had each outcome, and how long it took: a lookup and two additions a request.
+
+    A list counts the times by their bucket, and ends with their sum in seconds.
+    """
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, str], int] = {}
-        self._times: dict[str, list[float]] = {}
+        self._times: dict[tuple[str, str], list[float]] = {}
 
     def note(self, method: str, outcome: str, seconds: float) -> None:
         """Count one request."""
-        key = (method, outcome)
-        self._counts[key] = self._counts.get(key, 0) + 1
-        times = self._times.get(method)
-        if times is None:
-            times = self._times[method] = [0.0] * (len(_FAST) + 2)
+        times = self.times(method, outcome)
         times[bisect_left(_FAST, seconds)] += 1
         times[-1] += seconds
 
+    def times(self, method: str, outcome: str) -> list[float]:
+        """The list of a method and outcome."""
+        times = self._times.get((method, outcome))
+        if times is None:
+            times = self._times[method, outcome] = [0.0] * (len(_FAST) + 2)
+        return times
+
     def total(self) -> int:
         """How many requests there were."""
-        return sum(self._counts.values())
+        return int(sum(sum(times[:-1]) for times in self._times.values()))
 
     def collect(self) -> Iterator[Metric]:
         """For Prometheus."""
         requests = CounterMetricFamily("taskstore_requests", "Requests answered", labels=("method", "outcome"))
-        for labels, count in self._counts.items():
-            requests.add_metric(labels, count)
+        by_method: dict[str, list[float]] = {}
+        for labels, times in self._times.items():
+            requests.add_metric(labels, sum(times[:-1]))
+            of_all = by_method.setdefault(labels[0], [0.0] * len(times))
+            by_method[labels[0]] = [one + other for one, other in zip(of_all, times, strict=True)]
         yield requests
         latency = HistogramMetricFamily("taskstore_request_seconds", "From a request's turn to its answer",
                                         labels=("method",))
-        for method, times in self._times.items():
+        for method, times in by_method.items():
             sums = list(accumulate(times[:-1]))
             buckets = [(str(bound), count) for bound, count in zip((*_FAST, "+Inf"), sums, strict=True)]
             latency.add_metric((method,), buckets, times[-1])

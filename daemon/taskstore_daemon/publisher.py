@@ -44,8 +44,9 @@ class Publisher:
         engine.on_change = self.wake
 
     def wake(self) -> None:
-        """Have a look soon."""
-        self._wake.set()
+        """Have a look soon, if there is anybody to tell."""
+        if self.subscriptions or self.waits:
+            self._wake.set()
 
     def look(self) -> None:
         """Have a look if another branch is checked out."""

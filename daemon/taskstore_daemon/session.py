@@ -92,6 +92,10 @@ class Session:
     async def _read(self) -> None:
         try:
             while frames := await self._wire.receive():
+                if len(frames) == 1 and not self._backlog and (answer := self._lookups.answer(frames[0], set())):
+                    await self._wire.send(answer)
+                    self._lookups.note()
+                    continue
                 await self._take(frames)
                 await self._backlog.room()
         except FrameError as error:
@@ -122,8 +126,9 @@ class Session:
         await self._flush(turn)
 
     async def _take_one(self, frame: bytes, turn: Turn) -> None:
-        if not turn.writes and not self._backlog and (answer := self._lookups.answer(frame, turn.fresh)):
+        if not turn.writes and not self._backlog and (answer := self._lookups.answer(frame, turn.held)):
             turn.add(answer)
+            self._lookups.note()
             return
         item = self._look(frame)
         if isinstance(item, Work) and item.writes and not self._backlog:

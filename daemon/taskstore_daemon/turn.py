@@ -17,12 +17,14 @@ class Turn:
     def __init__(self) -> None:
         self.writes: list[Work] = []
         self.fresh: set[object] = set()
+        self.held: set[object] = set()
         self._answers: list[bytes] = []
         self.begin()
 
     def begin(self) -> None:
         """Count anew; whatever was known of the files is old."""
         self.fresh.clear()
+        self.held.clear()
         self._size = 0
         self._began = time.perf_counter()
 
