@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .frames import Write
+    from .kept import Logs
     from .outbox import Outbox
     from .signature import Signature
 
@@ -33,7 +34,7 @@ class DrainError(Exception):
         self.undone = undone
 
 
-def drain(paths: Paths, outbox: "Outbox", fresh: "Mapping[str, Log] | None" = None) -> "Sealed":
+def drain(logs: "Logs", outbox: "Outbox", fresh: "Mapping[str, Log] | None" = None) -> "Sealed":
     """Append the lines of all pending frames to their logs and note it in the outbox. Needs the lock.
 
     `fresh` are the logs of frames that were written in this pass, so that their lines need not be looked for. A log
@@ -45,21 +46,16 @@ def drain(paths: Paths, outbox: "Outbox", fresh: "Mapping[str, Log] | None" = No
     try:
         for name, lines in _by_log(outbox.pending).items():
             log = fresh.get(name) if fresh else None
-            done = _append(paths, name, lines, log, opened, sealed) and done
+            done = _append(logs, name, lines, log, opened, sealed) and done
     except (OSError, TaskStoreError) as error:
         undone = [log.undo() for log in opened]
         raise DrainError(error, undone=all(undone)) from error
     finally:
-        for log in opened:
-            log.close()
+        for log in reversed(opened):  # the last one opened is the one that is in place
+            logs.done(log)
     if done:
         outbox.mark_applied()
     return sealed
-
-
-def open_log(paths: Paths, name: str) -> Log:
-    """The log of this name, created where missing; see `Log` for what is raised."""
-    return Log(paths.file(name), lambda: not paths.git_is_writing())
 
 
 def sync_logs(paths: Paths, outbox: "Outbox") -> None:
@@ -82,14 +78,14 @@ def sync_logs(paths: Paths, outbox: "Outbox") -> None:
 
 
 def _append(  # noqa: PLR0917 - the parties to one append
-    paths: Paths, name: str, lines: list[str], fresh: Log | None, opened: list[Log], sealed: "Sealed",
+    logs: "Logs", name: str, lines: list[str], fresh: Log | None, opened: list[Log], sealed: "Sealed",
 ) -> bool:
     """Whether the lines of one log stand in it."""
     for _ in range(_TRIES):
         if fresh:
             log, wanted, fresh = fresh, lines, None
         else:
-            log = open_log(paths, name)
+            log = logs.open(name)
             opened.append(log)
             wanted = log.missing(lines)
         if not wanted:

@@ -10,6 +10,7 @@ from . import layout
 from .cache import DAMAGED, UNWRITABLE, Cache, delete, open_cache
 from .clock import now_ms
 from .errors import BusyError, InvalidError, ReadOnlyError
+from .kept import KeptLock, Logs
 from .kinds import KINDS, LOGS, Kind
 from .lag import Lag, joined
 from .lock import WAIT_S, Lock
@@ -46,8 +47,11 @@ class BehindError(Exception):
 class Keeper:
     """The cache and the outbox of one store, opened when first needed."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, *, resident: bool = False) -> None:
         self.paths = paths
+        self.logs = Logs(paths, keep=resident)
+        self._resident = resident
+        self._kept_lock = KeptLock(paths.local("lock")) if resident else None
         self._pid = os.getpid()
         self._outbox: Outbox | None = None
         self._cache: Cache | None = None
@@ -66,6 +70,9 @@ class Keeper:
             self._outbox.close()
             self._outbox = None
         self._drop_cache()
+        self.logs.close()
+        if self._kept_lock is not None:
+            self._kept_lock.close()
 
     @property
     def failure(self) -> str:
@@ -192,7 +199,7 @@ class Keeper:
 
     def lock(self, wait_s: float = WAIT_S) -> Lock:
         """The store's lock, to be held for one pass."""
-        return Lock(self.paths.local("lock"), wait_s)
+        return Lock(self.paths.local("lock"), wait_s, self._kept_lock)
 
     def level(self, *, full: bool = False) -> "Reports":
         """Put what the outbox still holds into the logs, and bring the cache level with them. Needs the lock."""
@@ -248,7 +255,7 @@ class Keeper:
         """Bring the cache level after a commit of ours, now or, where it `may_lag`, later. Needs the lock."""
         if self._cache is None or self._outbox is None:
             return
-        if may_lag and self._can_lag(self._cache, self._outbox, sealed, view):
+        if may_lag and self._resident and self._can_lag(self._cache, self._outbox, sealed, view):
             assert view.below is not None  # noqa: S101 - requests are decided above it
             self.lag = self.lag or Lag(view.below)
             self.lag.take(view, sealed)
@@ -289,7 +296,7 @@ class Keeper:
         else:
             self._outbox.refresh()
         try:
-            sealed = drain(self.paths, self._outbox) if self._outbox.pending else {}
+            sealed = drain(self.logs, self._outbox) if self._outbox.pending else {}
         except DrainError as error:
             raise ReadOnlyError(f"lines in the outbox cannot be put into their logs: {error}",
                                 hint="they are safe where they are") from error

@@ -14,20 +14,28 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from .kept import KeptLock
+
 WAIT_S = 5.0
 
 
 class Lock:
     """`with Lock(path):` holds the lock; raises BusyError after `wait_s`, ReadOnlyError where it cannot exist."""
 
-    __slots__ = ("_fd", "_path", "_wait_s")
+    __slots__ = ("_fd", "_kept", "_path", "_taken", "_wait_s")
 
-    def __init__(self, path: str, wait_s: float = WAIT_S) -> None:
+    def __init__(self, path: str, wait_s: float = WAIT_S, kept: "KeptLock | None" = None) -> None:
+        """With `kept`, its descriptor is used where that can be done at once."""
         self._path = path
         self._wait_s = wait_s
+        self._kept = kept
+        self._taken = False
         self._fd = -1
 
     def __enter__(self) -> None:
+        self._taken = self._kept is not None and self._kept.take()
+        if self._taken:
+            return
         fd = _open(self._path)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,6 +52,9 @@ class Lock:
 
     def __exit__(self, kind: "type[BaseException] | None", error: "BaseException | None",
                  trace: "TracebackType | None") -> None:
+        if self._taken and self._kept is not None:
+            self._kept.give_back()
+            return
         os.close(self._fd)
         self._fd = -1
 

@@ -37,6 +37,7 @@ class Log:
         self.path = path
         self.start = self.end = 0
         self.before = signature.MISSING
+        self._rights = (0, 0)
         try:
             self._fd = self._open(may_create)
             mode = self._look()
@@ -45,6 +46,14 @@ class Log:
         if not stat.S_ISREG(mode):
             os.close(self._fd)
             raise ReadOnlyError(f"{path} is not a regular file", hint="nothing was written; move it away")
+
+    def is_in_place(self) -> bool:
+        """Whether the path still leads to this file, and it may be written by whom it might be when it was opened."""
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == self.before[:2] and (there.st_mode, there.st_uid) == self._rights
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -108,6 +117,7 @@ class Log:
         status = os.fstat(self._fd)
         self.before = signature.of(status)
         self.start = self.end = status.st_size
+        self._rights = (status.st_mode, status.st_uid)
         return status.st_mode
 
     def _open(self, may_create: "Callable[[], bool]") -> int:

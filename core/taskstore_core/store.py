@@ -34,10 +34,14 @@ _NAMED = 3  # ids that an ambiguous prefix names
 class Store:
     """One store, opened. Use it as a context manager, or `close` it."""
 
-    def __init__(self, paths: Paths) -> None:
-        """Open the store at `paths`; raises NoStoreError, UnsupportedVersionError."""
+    def __init__(self, paths: Paths, *, resident: bool = False) -> None:
+        """Open the store at `paths`; raises NoStoreError, UnsupportedVersionError.
+
+        `resident` is for a process that lives long, serves others and never forks without exec: it keeps the lock's and
+        the logs' descriptors, and its cache follows its writes later (see `lag`).
+        """
         self.paths = paths
-        self._keeper = Keeper(paths)
+        self._keeper = Keeper(paths, resident=resident)
         self._opened_leases: Leases | None = None
         version = layout.read_version(paths)
         if version < layout.FORMAT:
@@ -186,43 +190,42 @@ class Store:
 
     # Writing
 
-    def commit(self, requests: "Sequence[Request]", *, wait_s: float = WAIT_S, may_lag: bool = False,
-               at_once: bool = False) -> "list[Outcome | TaskStoreError]":
+    def commit(self, requests: "Sequence[Request]", *, wait_s: float = WAIT_S, at_once: bool = False,
+               ) -> "list[Outcome | TaskStoreError]":
         """Carry out requests, each whole or not at all, all with one sync of the disk.
 
         The outcome of each stands at its place. Raises ReadOnlyError where none could be written, BusyError where
         the lock was not to be had within `wait_s`; `commit_locked` has the rest.
         """
         with self.lock(wait_s):
-            return self.commit_locked(requests, may_lag=may_lag, at_once=at_once)
+            return self.commit_locked(requests, at_once=at_once)
 
     def lock(self, wait_s: float = WAIT_S) -> "Lock":
         """The store's lock, for `commit_locked`. It may be taken and let go of in different threads."""
         return self._keeper.lock(wait_s)
 
-    def commit_locked(self, requests: "Sequence[Request]", *, may_lag: bool = False,
-                      at_once: bool = False) -> "list[Outcome | TaskStoreError]":
+    def commit_locked(self, requests: "Sequence[Request]", *, at_once: bool = False,
+                      ) -> "list[Outcome | TaskStoreError]":
         """What `commit` does, for whoever holds the lock.
 
-        Where it `may_lag`, the cache need not follow (see `lag`). Raises BehindError if it is to be done `at_once`
-        and the cache must be brought level for it.
+        Raises BehindError if it is to be done `at_once` and the cache must be brought level for it.
         """
         from . import writer
 
-        may_lag = may_lag and all(request.is_narrow for request in requests)
+        may_lag = all(request.is_narrow for request in requests)
         kinds = dict.fromkeys(kind for request in requests for kind in request.kinds)
         cache, outbox = self._keeper.leveled(kinds, may_lag=may_lag, at_once=at_once)
         base = self._keeper.lag.view if self._keeper.lag is not None else self.view(cache)
         view = base.above(None, "")
         outcomes = writer.decide(view, requests)
-        sealed = writer.commit(self.paths, outbox, self._leases, outcomes, view.noticed)
+        sealed = writer.commit(self._keeper.logs, outbox, self._leases, outcomes, view.noticed)
         if sealed is not None:
             self._keeper.follow(sealed, view, may_lag=may_lag)
         return outcomes
 
     @property
     def lag(self) -> int:
-        """How many lines this store has written and not put into its cache."""
+        """How many lines this store, being resident, has written and not put into its cache."""
         return self._keeper.lag.lines if self._keeper.lag is not None else 0
 
     def catch_up(self, *, wait_s: float = WAIT_S) -> bool:

@@ -7,16 +7,16 @@ The requests of a group fail one by one.
 
 from collections.abc import Mapping, Sequence
 
-from .drain import DrainError, drain, open_log
+from .drain import DrainError, drain
 from .errors import ReadOnlyError, TaskStoreError
 from .outbox import Outbox
-from .paths import Paths
 from .request import Outcome, Request, run
 from .view import View
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .drain import Sealed
+    from .kept import Logs
     from .leases import Lease, Leases
     from .log import Log
 
@@ -39,7 +39,7 @@ def decide(view: View, requests: Sequence[Request]) -> "list[Outcome | TaskStore
 
 
 def commit(
-    paths: Paths, outbox: Outbox, held: "Leases", outcomes: "Outcomes", noticed: "Mapping[str, Lease]",
+    logs: "Logs", outbox: Outbox, held: "Leases", outcomes: "Outcomes", noticed: "Mapping[str, Lease]",
 ) -> "Sealed | None":
     """Make what was decided durable and put it into the logs; None where there was no line. Needs the lock.
 
@@ -52,7 +52,7 @@ def commit(
     groups = [group for group in groups if group]
     if changes:
         held.prepare()
-    sealed = _append(paths, outbox, groups) if groups else None
+    sealed = _append(logs, outbox, groups) if groups else None
     held.apply(changes)
     return sealed
 
@@ -64,18 +64,18 @@ def _lease_changes(outcomes: Sequence[Outcome]) -> "dict[str, Lease | None]":
     return changes
 
 
-def _append(paths: Paths, outbox: Outbox, groups: "list[list[tuple[str, str]]]") -> "Sealed":
-    logs: dict[str, Log] = {}
+def _append(logs: "Logs", outbox: Outbox, groups: "list[list[tuple[str, str]]]") -> "Sealed":
+    opened: dict[str, Log] = {}
     try:
         for name in dict.fromkeys(name for group in groups for name, _ in group):
-            logs[name] = open_log(paths, name)  # no permission, a symbolic link: said before anything is written
+            opened[name] = logs.open(name)  # no permission, a symbolic link: said before anything is written
         frames = outbox.append(groups)
     except BaseException:
-        for log in logs.values():
-            log.close()
+        for log in opened.values():
+            logs.done(log)
         raise
     try:
-        return drain(paths, outbox, logs)
+        return drain(logs, outbox, opened)
     except DrainError as error:
         if error.undone:
             try:

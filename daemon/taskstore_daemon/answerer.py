@@ -42,6 +42,7 @@ class Answerer:
         self._session = session
         self._server = session.server
         self._engine = session.server.engine
+        self._committer = session.server.committer
         self._replies = session.server.replies
 
     def look(self, message: Call | Fault, size: int) -> Work | bytes:
@@ -77,16 +78,33 @@ class Answerer:
         text = to_json(result)
         return None if work.is_list and len(text) > _LONG_TEXT else text
 
+    def put(self, works: Sequence[Work], tell: Callable[[bytes], None]) -> bool:
+        """Have writes carried out together; `tell` gets their answers when they are done. False for what must wait."""
+        if any(work.flush for work in works):
+            return False
+        began = time.perf_counter()
+        made = [_request(work) for work in works]
+        requests = [one for one in made if isinstance(one, Request)]
+        self._committer.put(requests, sum(work.size for work in works),
+                            lambda outcomes: tell(b"".join(self._answers(works, made, outcomes, began))), self)
+        return True
+
     async def write(self, works: Sequence[Work]) -> list[bytes]:
         """Carry out writes together; their answers in order."""
         began = time.perf_counter()
         made = [_request(work) for work in works]
         requests = [one for one in made if isinstance(one, Request)]
-        outcomes = iter(await self._engine.write(requests, sum(work.size for work in works), self) if requests else [])
+        outcomes = await self._committer.write(requests, sum(work.size for work in works))
         flushed = to_json(await self._engine.flush()) if any(work.flush for work in works) else ""
+        return self._answers(works, made, outcomes, began, flushed)
+
+    def _answers(self, works: Sequence[Work], made: "Sequence[Request | TaskStoreError]",
+                 outcomes: "Sequence[Outcome | TaskStoreError]", began: float, flushed: str = "") -> list[bytes]:
+        """The answers to writes, of which `made` are the requests, or what kept them from becoming one."""
+        following = iter(outcomes)
         answers = []
         for work, one in zip(works, made, strict=True):
-            outcome = next(outcomes) if isinstance(one, Request) else one
+            outcome = next(following) if isinstance(one, Request) else one
             meta = f',"meta":{{"flushed":{flushed}}}' if work.flush else ""
             answers.append(self._written(work.call, outcome, began, meta))
         return answers

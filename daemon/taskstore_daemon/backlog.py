@@ -47,15 +47,36 @@ def runs(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 class Backlog:
-    """The entries of one connection. Those that are being answered stay in it until they are."""
+    """What one connection has not been answered yet, in order.
+
+    First come writes that are on their way to the disk, whose answers nobody waits for here, then the entries, which
+    stay until they are answered.
+    """
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque()
         self._size = 0
-        self._changed = trio.Event()
+        self._flying = 0
+        self._changed: trio.Event | None = None
 
     def __bool__(self) -> bool:
         return bool(self._entries)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is not answered yet, so that a read must wait for its turn."""
+        return self._flying > 0 or bool(self._entries)
+
+    def take_off(self, size: int) -> None:
+        """Note writes, of `size` bytes together, that are on their way."""
+        self._flying += 1
+        self._size += size
+
+    def land(self, size: int) -> None:
+        """Note that they are answered."""
+        self._flying -= 1
+        self._size -= size
+        self._tell()
 
     def put(self, entry: Entry) -> None:
         """Add one at the end."""
@@ -70,8 +91,7 @@ class Backlog:
         """Be done with the first ones."""
         for _ in range(count):
             self._size -= self._entries.popleft().size
-        self._changed.set()
-        self._changed = trio.Event()
+        self._tell()
 
     def find(self, id_: str) -> Entry | None:
         """The call with an id."""
@@ -79,10 +99,25 @@ class Backlog:
 
     async def room(self) -> None:
         """Wait until more may be read."""
-        while len(self._entries) > rpc.IN_FLIGHT or self._size > rpc.FRAME_BYTES:
-            await self._changed.wait()
+        while len(self._entries) + self._flying > rpc.IN_FLIGHT or self._size > rpc.FRAME_BYTES:
+            await self._change()
+
+    async def landed(self) -> None:
+        """Wait until no writes are on their way."""
+        while self._flying:
+            await self._change()
 
     async def empty(self) -> None:
         """Wait until everything is answered."""
-        while self._entries:
-            await self._changed.wait()
+        while self.is_busy:
+            await self._change()
+
+    async def _change(self) -> None:
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None

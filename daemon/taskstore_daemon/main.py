@@ -2,6 +2,7 @@
 
 import argparse
 import faulthandler
+import gc
 import logging
 import os
 import socket
@@ -25,6 +26,8 @@ from .server import Server
 log = logging.getLogger(__name__)
 
 _UNUSABLE = 3
+_GC = (20_000, 20, 20)
+"""Objects between two looks for cycles: of those there are few, and a look takes as long as some requests."""
 _PATIENCE_S = 0.3
 """For the lock: whoever looks whether it is held keeps it for a moment."""
 _TAKE_OVER_S = 5.0
@@ -91,6 +94,8 @@ def _run(arguments: argparse.Namespace, starter: Starter, notifier: Notifier) ->
         if arguments.detach:
             os.chdir("/")
         sock = handed if handed is not None else listener.listen(path)
+        gc.freeze()  # what is loaded stays
+        gc.set_threshold(*_GC)
         life.note(path)
         try:
             trio.run(_serve, Server(paths, path, use_inotify=not arguments.no_inotify), sock, life, arguments, starter,

@@ -14,6 +14,7 @@ from taskstore_core.paths import Paths
 from taskstore_core.sockets import peer_uid
 from taskstore_core.store import Store
 
+from .committer import Committer
 from .engine import Engine
 from .head import Head
 from .lookups import Lookups
@@ -44,7 +45,8 @@ class Server:
         self.pid = os.getpid()
         self.metrics = Metrics()
         self.replies = Replies(self.metrics)
-        self.engine = Engine(Store(paths), self.metrics)
+        self.engine = Engine(Store(paths, resident=True), self.metrics)
+        self.committer = Committer(self.engine)
         self.lookups = Lookups(self.engine)
         self.publisher = Publisher(self.engine, Head(paths))
         self.watcher = Watcher(paths, self.engine, self.publisher, use_inotify=use_inotify)
@@ -73,12 +75,12 @@ class Server:
         """Serve until `stop`; `started` once connections are taken."""
         try:
             async with trio.open_nursery() as background:
-                background.start_soon(self.engine.run)
+                background.start_soon(self.committer.run)
                 for task in (self.engine.settle, self.engine.follow, self.publisher.run, self.watcher.run):
                     background.start_soon(_keep_running, task)
                 with listener:
                     await self._serve_all(listener, task_status)
-                self.engine.finish()
+                self.committer.finish()
                 background.cancel_scope.cancel()
         finally:
             self.engine.close()
@@ -156,8 +158,8 @@ class Server:
                 "protocol": rpc.PROTOCOL, "store": self.paths.directory,
                 "uptime_s": round(time.time() - self._started, 3), "connections": len(self._sessions),
                 "subscribers": len(self.publisher.subscriptions), "requests": self.metrics.requests.total(),
-                "writes_waiting": self.engine.waiting,
-                "oldest_write_ms": round(self.engine.oldest_waiting_s() * 1000, 3),
+                "writes_waiting": self.committer.waiting,
+                "oldest_write_ms": round(self.committer.oldest_waiting_s() * 1000, 3),
                 "change_lag_ms": self.watcher.lag_ms, "watching": "inotify" if self.watcher.is_watching else "stat",
                 "read_only": self.engine.store.failure or None}
 
@@ -165,8 +167,8 @@ class Server:
         """The answer to `daemon.metrics`."""
         self.metrics.connections.set(len(self._sessions))
         self.metrics.subscribers.set(len(self.publisher.subscriptions))
-        self.metrics.waiting.set(self.engine.waiting)
-        self.metrics.oldest.set(self.engine.oldest_waiting_s())
+        self.metrics.waiting.set(self.committer.waiting)
+        self.metrics.oldest.set(self.committer.oldest_waiting_s())
         return self.metrics.text()
 
 

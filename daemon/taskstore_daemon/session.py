@@ -8,6 +8,7 @@ read on, so that they can be cancelled.
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,7 @@ class Session:
                 for subscription in self.subscriptions.values():
                     self.server.publisher.forget(subscription)
                 nursery.cancel_scope.cancel()
+        self._nursery = None
 
     def close_soon(self) -> None:
         """Take no more calls; what was taken is answered, then the connection ends."""
@@ -92,7 +94,8 @@ class Session:
     async def _read(self) -> None:
         try:
             while frames := await self._wire.receive():
-                if len(frames) == 1 and not self._backlog and (answer := self._lookups.answer(frames[0], set())):
+                alone = frames[0] if len(frames) == 1 and not self._backlog.is_busy else b""
+                if answer := self._lookups.answer(alone, set()):
                     await self._wire.send(answer)
                     self._lookups.note()
                     continue
@@ -126,7 +129,7 @@ class Session:
         await self._flush(turn)
 
     async def _take_one(self, frame: bytes, turn: Turn) -> None:
-        if not turn.writes and not self._backlog and (answer := self._lookups.answer(frame, turn.held)):
+        if not turn.writes and not self._backlog.is_busy and (answer := self._lookups.answer(frame, turn.held)):
             turn.add(answer)
             self._lookups.note()
             return
@@ -136,7 +139,7 @@ class Session:
             return
         if turn.writes:
             await self._flush(turn)
-        answer = None if self._backlog else self._answer_at_once(item, turn)
+        answer = None if self._backlog.is_busy else self._answer_at_once(item, turn)
         if answer is None:
             await self._flush(turn)
             self._put(item, len(frame))
@@ -154,8 +157,21 @@ class Session:
         if answers:
             await self._wire.send(answers)
         if writes:
-            await self._wire.send(b"".join(await self._answerer.write(writes)))
+            size = sum(work.size for work in writes)
+            self._backlog.take_off(size)
+            if not self._answerer.put(writes, partial(self._tell, size)):
+                self._tell(size, b"".join(await self._answerer.write(writes)))
         turn.begin()
+
+    def _tell(self, size: int, answers: bytes) -> None:
+        """Send the answers to writes of `size` bytes, as soon as they are done."""
+        self._backlog.land(size)
+        try:
+            rest = self._wire.send_now(answers)
+        except GoneError:
+            return  # whoever reads finds it out
+        if rest is not None and self._nursery is not None:
+            self._spawn(rest)
 
     def _look(self, frame: bytes) -> "Work | bytes | list[Entry]":
         """What a frame asks for; a cancellation is carried out."""
@@ -189,6 +205,7 @@ class Session:
     async def _work(self) -> None:
         """Answer the backlog, in order; ends when there is none."""
         while self._backlog:
+            await self._backlog.landed()
             entries = self._backlog.first()
             answers = await self._answer(entries)
             await self._wire.send(b"".join(answers))

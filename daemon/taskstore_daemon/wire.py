@@ -2,6 +2,10 @@
 
 import select
 import socket
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
 import trio
 
@@ -36,7 +40,8 @@ class Wire:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._framer = Framer()
-        self._sending = trio.Lock()
+        self._sending = trio.Semaphore(1)  # no lock: who begins to send may leave the rest to another task
+        self._following: deque[bytes] = deque()
         self._left_s = float(rpc.FRAME_S)
 
     async def receive(self) -> list[bytes]:
@@ -84,24 +89,36 @@ class Wire:
 
         A frame is never cut while the connection lives: where sending is cancelled midway, that ends it.
         """
-        if not data:
-            return
-        if self._sending.locked():
+        if not self._sending.value:
             await self._sending.acquire()
-            sent = 0
-        else:
-            sent = self._send_some(data)
-            if sent == len(data):
-                return
-            self._sending.acquire_nowait()
-        await self._send_rest(memoryview(data), sent)
+            await self._send_rest(data, 0)
+        elif (rest := self.send_now(data)) is not None:
+            await rest()
 
-    async def _send_rest(self, data: memoryview, sent: int) -> None:
-        """Send what is left, as there is room; needs `_sending`, and releases it."""
+    def send_now(self, data: bytes) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        """Send whole frames as far as there is room; what must be awaited for the rest, None where there is none.
+
+        Where somebody is sending, they follow what that one has to say.
+        """
+        if not self._sending.value:
+            self._following.append(data)
+            return None
+        sent = self._send_some(data) if data else 0
+        if sent == len(data):
+            return None
+        self._sending.acquire_nowait()
+        return partial(self._send_rest, data, sent)
+
+    async def _send_rest(self, data: bytes, sent: int) -> None:
+        """Send what is left, as there is room, and what follows; needs `_sending`, and releases it."""
         try:
-            while sent < len(data):
-                await trio.lowlevel.wait_writable(self._sock)
-                sent += self._send_some(data[sent:])
+            while True:
+                while sent < len(data):
+                    await trio.lowlevel.wait_writable(self._sock)
+                    sent += self._send_some(memoryview(data)[sent:])
+                if not self._following:
+                    break
+                data, sent = self._following.popleft(), 0
         except (OSError, trio.ClosedResourceError) as error:
             raise GoneError from error
         finally:

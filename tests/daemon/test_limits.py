@@ -143,13 +143,13 @@ async def test_time_to_finish_a_frame(mock_clock: MockClock, unwatched: Serving)
     """The time in which the server does not read does not count against the client."""
     client = await unwatched.connect()
     frame = json.dumps(client.request("hello")).encode() + b"\n"
-    async with unwatched.server.engine._alone:
-        await client.send(json.dumps(client.request("record.create", kind="prd", record={"title": "t"})).encode(),
-                          b"\n", frame[:9])
+    async with unwatched.server.engine.alone:
+        many = [client.request("record.get", kind="prd", id="x") for _ in range(rpc.IN_FLIGHT + 1)]
+        await client.send(*(json.dumps(one).encode() + b"\n" for one in many), frame[:9])
         await wait_all_tasks_blocked()
         mock_clock.jump(60)
         await wait_all_tasks_blocked()
-    assert (await client.receive())["result"]["title"] == "t"
+    assert [(await client.receive())["id"] for _ in many] == [one["id"] for one in many]
     await client.send(frame[9:])
     assert (await client.receive())["result"]["protocol"] == rpc.PROTOCOL
 
@@ -166,7 +166,7 @@ async def test_in_flight(serving: Serving, client: Client, nursery_s: trio.Nurse
             await client.send(request)
             sent.append(request["id"])
 
-    async with serving.server.engine._alone:
+    async with serving.server.engine.alone:
         nursery_s.start_soon(send)
         await wait_all_tasks_blocked()
         (running,) = serving.server._sessions

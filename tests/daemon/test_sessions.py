@@ -101,7 +101,7 @@ async def test_cancel_what_waits_its_turn(serving: Serving, client: Client) -> N
     first, read = client.request("record.list", kind="prd"), client.request("record.get", kind="prd", id="x")
     write = client.request("record.create", kind="prd", record={"title": "t", "id": "x"})
     last = client.request("record.get", kind="prd", id="x")
-    async with serving.server.engine._alone, serving.server.engine._long:
+    async with serving.server.engine.alone, serving.server.engine._long:
         await client.send(client.request("store.stats"), first, read, write, last,
                           cancel(read["id"]), cancel(write["id"]), cancel(77))
         await wait_all_tasks_blocked()
@@ -116,7 +116,7 @@ async def test_cancel_what_waits_its_turn(serving: Serving, client: Client) -> N
 async def test_cancel_what_runs(serving: Serving, client: Client) -> None:
     """A read that waits for the store is taken back; its id may be used again at once."""
     read = client.request("record.get", kind="prd", id="x")
-    async with serving.server.engine._alone:
+    async with serving.server.engine.alone:
         await client.send(read)
         await wait_all_tasks_blocked()
         await client.send(cancel(read["id"]))
@@ -128,7 +128,7 @@ async def test_cancel_what_runs(serving: Serving, client: Client) -> None:
 async def test_cancel_what_is_being_written(serving: Serving, client: Client) -> None:
     """A write that was taken for a commit is completed, whatever is said afterwards."""
     read, write = client.request("hello"), client.request("record.create", kind="prd", record={"title": "t", "id": "x"})
-    async with serving.server.engine._alone:
+    async with serving.server.engine.alone:
         await client.send([read], write)
         await wait_all_tasks_blocked()
         await client.send(cancel(write["id"]))
@@ -207,7 +207,7 @@ async def test_vanishing(serving: Serving, client: Client, caplog: pytest.LogCap
             {"op": "create", "kind": kind, "record": {"title": "t", "name": "w", "id": f"x{moment}"}}
             for kind in ("prd", "workflow")])
         frame = json.dumps(apply).encode() + b"\n"
-        async with serving.server.engine._alone:
+        async with serving.server.engine.alone:
             await gone.send(*[gone.request("hello")] * (moment % 3), frame if moment % 2 else frame[:-moment - 2])
             if moment % 4 < 2:
                 await wait_all_tasks_blocked()
@@ -226,7 +226,7 @@ async def test_vanishing(serving: Serving, client: Client, caplog: pytest.LogCap
 async def test_vanishing_before_the_answer(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
     """A connection whose answer from the backlog finds nobody there ends alone."""
     gone = await serving.connect()
-    async with serving.server.engine._alone, serving.server.engine._long:
+    async with serving.server.engine.alone, serving.server.engine._long:
         await gone.send(gone.request("store.stats"), *[gone.request("hello")] * 20)
         await wait_all_tasks_blocked()
         await gone.aclose()

@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from taskstore_core import rpc, sync
 from taskstore_core.lock import Lock
 from taskstore_core.store import Store
-from taskstore_daemon import engine
+from taskstore_daemon import committer
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_clients_share_a_commit(serving: Serving, client: Client, synced: 
     clients = [await serving.connect() for _ in range(32)]
     await client.create()
     synced.clear()
-    async with serving.server.engine._alone:
+    async with serving.server.engine.alone:
         for number, one in enumerate(clients):
             await one.send(create(one, n=number))
         await wait_all_tasks_blocked()
@@ -73,7 +73,7 @@ async def test_clients_share_a_commit(serving: Serving, client: Client, synced: 
 
 async def test_large_groups(client: Client, serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit takes a bounded number of writes, the oldest first; the others have the next."""
-    monkeypatch.setattr(engine, "GROUP", 8)
+    monkeypatch.setattr(committer, "GROUP", 8)
     answers = await client.ask(*[create(client, n=number) for number in range(50)])
     assert [result_of(answer)["n"] for answer in answers] == list(range(50))
     assert await commits(client) == 7
@@ -282,14 +282,14 @@ async def test_own_writes_are_not_read_again(serving: Serving, client: Client, m
     await client.create(id="x")
     await client.call("record.list", kind="prd")
     parsed: list[str] = []
-    real = sync.sync_log
+    real = sync._bring_level
 
-    def sync_log(cache: Any, kind: Any, path: str, **options: Any) -> Any:
-        report = real(cache, kind, path, **options)
-        parsed.append(f"{report.mode} {report.parsed} {options.get('sealed') is not None}")
-        return report
+    def bring_level(*parties: Any, trusted: bool) -> Any:
+        report, end = real(*parties, trusted=trusted)
+        parsed.append(f"{report.mode} {report.parsed} {trusted}")
+        return report, end
 
-    monkeypatch.setattr(sync, "sync_log", sync_log)
+    monkeypatch.setattr(sync, "_bring_level", bring_level)
     for _ in range(30):
         await client.create()
         await client.call("record.get", kind="prd", id="x")

@@ -1,0 +1,225 @@
+"""Writes in groups: whatever waits when a commit begins shares one lock, one append a log and one fdatasync.
+
+Nobody holds a task while a request waits: whoever asked is told by a function call, from the commit itself. What the
+only writer asks is not even queued.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import trio
+
+from taskstore_core.errors import BusyError, TaskStoreError
+from taskstore_core.keeper import BehindError
+from taskstore_core.request import Outcome, Request
+
+from .engine import FEW, MANY, Engine
+from .replies import LOG_HINT
+
+log = logging.getLogger(__name__)
+
+Outcomes = Sequence[Outcome | TaskStoreError]
+
+GROUP = 512
+"""Requests in one commit at the most, so that none waits for a very long one."""
+_SMALL = 1 << 16
+"""Bytes of requests that are written on the loop."""
+_SLOW_S = 0.005
+"""After a commit that took longer, the next is not made on the loop."""
+
+
+class _Waiting:
+    """Requests that came together, of `size` bytes; `tell` is called with their outcomes once all are there."""
+
+    __slots__ = ("outcomes", "requests", "since", "size", "tell")
+
+    def __init__(self, requests: Sequence[Request], size: int, tell: Callable[[Outcomes], None]) -> None:
+        self.requests = requests
+        self.size = size
+        self.tell = tell
+        self.since = trio.current_time()
+        self.outcomes: list[Outcome | TaskStoreError] = []
+
+
+class Committer:
+    """What carries out writes, for all connections of the daemon."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._store = engine.store
+        self._queue: list[tuple[Request, _Waiting]] = []
+        self._wake = trio.Event()
+        self._closing = False
+        self._took_s = 0.0
+        self._writer: object = None
+
+    def put(self, requests: Sequence[Request], size: int, tell: Callable[[Outcomes], None], who: object = None) -> None:
+        """Have requests, of `size` bytes together, carried out; `tell` is called when what they wrote is durable.
+
+        That is at once where `who` asks is the only one who writes.
+        """
+        outcomes = self._at_once(requests, size, who)
+        if outcomes is not None:
+            tell(outcomes)
+            return
+        waiting = _Waiting(requests, size, tell)
+        self._queue += [(request, waiting) for request in requests]
+        self._wake.set()
+
+    async def write(self, requests: Sequence[Request], size: int) -> Outcomes:
+        """The outcomes of requests, once what they wrote is durable. Cancelling it changes nothing that was begun."""
+        done = trio.Event()
+        told: list[Outcome | TaskStoreError] = []
+
+        def tell(outcomes: Outcomes) -> None:
+            told.extend(outcomes)
+            done.set()
+
+        self.put(requests, size, tell)
+        await done.wait()
+        return told
+
+    def oldest_waiting_s(self) -> float:
+        """How long the oldest write that is not yet durable has waited, in seconds; 0 if there is none."""
+        return trio.current_time() - self._queue[0][1].since if self._queue else 0.0
+
+    @property
+    def waiting(self) -> int:
+        """How many writes are not yet durable."""
+        return len(self._queue)
+
+    async def run(self) -> None:
+        """Commit what waits, for as long as the daemon lives; ends after `finish` when nothing waits any more."""
+        try:
+            while self._queue or not self._closing:
+                if not self._queue:
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+                    continue
+                await self._commit_next()
+                if self._store.lag > MANY:
+                    await self._engine.catch_up()
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._closing = True
+            self._answer(self._queue[:], [_leaving()] * len(self._queue))
+
+    def finish(self) -> None:
+        """End `run` once everything that waits is written."""
+        self._closing = True
+        self._wake.set()
+
+    def _at_once(self, requests: Sequence[Request], size: int, who: object) -> Outcomes | None:
+        """The outcomes of what need not wait for its turn."""
+        if self._closing:
+            return [_leaving()] * len(requests)
+        if not requests:
+            return []
+        is_alone = who is not None and who is self._writer and not self._queue and not self._engine.alone.locked()
+        self._writer = who
+        return self._write_now(requests) if is_alone and self._is_quick(len(requests), size) else None
+
+    def _write_now(self, requests: Sequence[Request]) -> Outcomes | None:
+        """The outcomes, or None where something is in the way."""
+        began = time.perf_counter()
+        outcomes: Outcomes
+        try:
+            outcomes = self._store.commit(requests, wait_s=0, at_once=True)
+        except (BehindError, BusyError):
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits hears of it
+            outcomes = _failed(error, len(requests))
+        self._note(len(requests), began)
+        return outcomes
+
+    async def _commit_next(self) -> None:
+        """Commit what waits. Where another process has the lock, wait for it while others use the store."""
+        try:
+            self._engine.alone.acquire_nowait()  # `acquire` would let readers run first, who would find it taken
+        except trio.WouldBlock:
+            await self._engine.alone.acquire()
+        group = self._queue[:GROUP]
+        try:
+            await self._commit(group)
+        except BusyError:
+            pass
+        else:
+            return
+        finally:
+            self._engine.alone.release()
+        lock = self._store.lock()
+        try:
+            await trio.to_thread.run_sync(lock.__enter__)
+        except TaskStoreError as error:
+            self._answer(group, [error] * len(group))
+            return
+        try:
+            await self._commit_locked()
+        finally:
+            lock.__exit__(None, None, None)
+
+    async def _commit_locked(self) -> None:
+        try:
+            self._engine.alone.acquire_nowait()
+        except trio.WouldBlock:
+            return  # whoever uses the store may need the lock for that, so both begin anew
+        try:
+            await self._commit(self._queue[:GROUP], locked=True)
+        finally:
+            self._engine.alone.release()
+
+    async def _commit(self, group: list[tuple[Request, _Waiting]], *, locked: bool = False) -> None:
+        """Carry out requests and answer them; raises BusyError if somebody else has the lock."""
+        began = time.perf_counter()
+        outcomes: Outcomes
+        try:
+            outcomes = await self._carry_out(group, locked=locked)
+        except Exception as error:
+            if isinstance(error, BusyError) and not locked:
+                raise
+            outcomes = _failed(error, len(group))
+        self._answer(group, outcomes)
+        self._note(len(group), began)
+
+    async def _carry_out(self, group: list[tuple[Request, _Waiting]], *, locked: bool) -> Outcomes:
+        """A few small writes on the loop if nothing is in their way; otherwise in a thread."""
+        requests = [request for request, _ in group]
+        if locked:
+            return await trio.to_thread.run_sync(self._store.commit_locked, requests)
+        if self._is_quick(len(group), sum(waiting.size for _, waiting in group)):
+            with contextlib.suppress(BehindError):
+                return self._store.commit(requests, wait_s=0, at_once=True)
+        return await trio.to_thread.run_sync(partial(self._store.commit, requests, wait_s=0))
+
+    def _is_quick(self, count: int, size: int) -> bool:
+        """Whether so many requests of `size` bytes may be written on the loop."""
+        return count <= FEW and size <= _SMALL and self._took_s < _SLOW_S
+
+    def _answer(self, group: list[tuple[Request, _Waiting]], outcomes: Outcomes) -> None:
+        del self._queue[:len(group)]
+        for (_, waiting), outcome in zip(group, outcomes, strict=True):
+            waiting.outcomes.append(outcome)
+            if len(waiting.outcomes) == len(waiting.requests):
+                waiting.tell(waiting.outcomes)
+
+    def _note(self, count: int, began: float) -> None:
+        """Note a commit of `count` requests."""
+        self._took_s = time.perf_counter() - began
+        self._engine.metrics.commit.observe(self._took_s)
+        self._engine.metrics.group.observe(count)
+        self._engine.wrote()
+
+
+def _leaving() -> BusyError:
+    return BusyError("the daemon is leaving")
+
+
+def _failed(error: Exception, count: int) -> Outcomes:
+    """The outcomes of requests that none was carried out of."""
+    if not isinstance(error, TaskStoreError):
+        log.error("a commit failed in a way that nobody thought of", exc_info=error)
+        error = TaskStoreError(f"internal error: {type(error).__name__}", hint=LOG_HINT, applied="unknown")
+    return [error] * count
