@@ -23,6 +23,7 @@ import pytest
 
 from taskstore_core import frames
 from taskstore_core.batch import Operation
+from taskstore_core.files import create_folder
 from taskstore_core.kinds import KINDS
 from taskstore_core.store import Store
 
@@ -230,6 +231,7 @@ def make_site(root: Path, beside: Path | None = None, *, store: bool = True) -> 
     site = Site(root, beside)
     if store:
         Store.create(str(root))[0].close()
+    site.calm()
     return site
 
 
@@ -247,6 +249,13 @@ class Site:
         self.acknowledged_file = beside / f"{root.name}.acknowledged"
         self._trace = beside / f"{root.name}.trace"
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("TASKSTORE_")}
+
+    def calm(self) -> None:
+        """Have git's last work be long ago."""
+        create_folder(os.fspath(self.private))
+        long_ago = time.time_ns() - 3600 * 10**9
+        os.utime(self.root / ".git", ns=(long_ago, long_ago))
+        (self.private / "busy").unlink(missing_ok=True)
 
     # Files
 
@@ -284,6 +293,7 @@ class Site:
         with self.open() as store:
             written = store.apply([Operation("create", KINDS["prd"], {"title": f"seed {n}", **fields})
                                    for n in range(count)])
+            assert store.flush(60)
         return [one.key for one in written]
 
     def ids(self, *kinds: str) -> list[str]:

@@ -6,6 +6,7 @@ One frame is one line of JSON that ends in a CRC-32 of what stands before it:
     {"applied":7,"sum":…}   the lines of every frame up to 7 stand in their logs
     {"synced":7,"sum":…}    and those logs were fsynced since
     {"doubted":"…","sum":…} in this boot a sync of the logs failed: "synced" means nothing until the next
+    {"settled":"7:0","sum":…} line 0 of frame 7, which its log lost, need not be looked for again
     {"abort":7,"sum":…}     frame 7 was taken back before anybody was told that it succeeded
     {"outbox":"…","sum":…}  the first line: the identity of this outbox
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Entry = tuple[str, str]
     """The name of a log, and one line for it, without its line end."""
 
+_MARKS = (b'{"applied":', b'{"synced":', b'{"doubted":', b'{"settled":')
 _SUM_BYTES = len(',"sum":"00000000"}')
 
 
@@ -46,13 +48,13 @@ class Write:
 
 
 def encode_mark(name: str, value: int | str) -> bytes:
-    """The bytes of an "applied", "synced", "abort" or "outbox" frame, line end included."""
+    """The bytes of an "applied", "synced", "settled", "abort" or "outbox" frame, line end included."""
     return _seal((f'{{"{name}":{value}' if isinstance(value, int) else f'{{"{name}":"{value}"').encode())
 
 
 def only_marks(data: bytes) -> bool:
     """Whether `data` holds marks and no lines; told by how they begin, as decoding would slow every start-up."""
-    return all(line.startswith((b'{"applied":', b'{"synced":', b'{"doubted":')) for line in data.splitlines())
+    return all(line.startswith(_MARKS) for line in data.splitlines())
 
 
 def scan(data: bytes, base: int) -> "Iterator[tuple[int, int, dict[str, object] | None]]":

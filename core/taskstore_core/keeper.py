@@ -8,16 +8,19 @@ import os
 
 from . import layout
 from .cache import DAMAGED, UNWRITABLE, Cache, delete, open_cache
-from .clock import now_ms
 from .errors import BusyError, InvalidError, ReadOnlyError
 from .kept import KeptLock, Logs
 from .kinds import KINDS, LOGS, Kind
 from .lag import Lag, joined
+from .leveling import bring_level, overlay, pending_lines, settle, sync_logs
 from .lock import WAIT_S, Lock
 from .outbox import is_ahead
 from .paths import Paths
 from .pulse import Pulse
+from .quiet import Quiet
 from .recent import Recent
+from .reconcile import SwallowedError, Verdict, restore
+from .signature import look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,18 +28,14 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from .drain import Sealed
-    from .ledger import Hint
+    from .leveling import Reports
     from .outbox import Outbox
-    from .sync import LogReport
     from .view import View
 
     T = TypeVar("T")
 
-    Reports = dict[str, LogReport]
-
 _CACHE = "store.db"
 _TRIES = 3
-_TRIM_EVERY = 64  # writes between two looks at what the feed need not keep
 _SETTLE_MS = 1000  # how far the logs' own fsync may lag behind the outbox's
 
 
@@ -49,7 +48,11 @@ class Keeper:
 
     def __init__(self, paths: Paths, *, resident: bool = False) -> None:
         self.paths = paths
-        self.logs = Logs(paths, keep=resident)
+        self.quiet = Quiet(paths)
+        self.is_waiting = False  # as of the last look: lines wait for git to be quiet, or are to be looked for then
+        self.logs = Logs(paths, self.quiet, keep=resident)
+        self._verdict: Verdict | None = None
+        self._gives_up = False
         self._resident = resident
         self._kept_lock = KeptLock(paths.local("lock")) if resident else None
         self._pid = os.getpid()
@@ -63,8 +66,7 @@ class Keeper:
 
     def close(self) -> None:
         """Settle what this process appended, and let go of everything."""
-        if self.lag is not None and self._pid == os.getpid():
-            self.catch_up(WAIT_S)
+        self.catch_up()
         self.settle()
         if self._outbox is not None:
             self._outbox.close()
@@ -91,7 +93,7 @@ class Keeper:
         try:
             with self.lock():
                 self._outbox.refresh()
-                self._settle(self._outbox, after_ms=0)
+                settle(self.paths, self._outbox, after_ms=0)
         except (BusyError, ReadOnlyError):
             pass  # the outbox has the lines; whoever gets the lock will come to it
 
@@ -102,6 +104,8 @@ class Keeper:
             try:
                 if self.is_fresh(kinds) and self._cache is not None:
                     return ask(self._cache)
+                if self.lag is not None and self.catch_up():
+                    continue
                 layout.read_version(self.paths)
                 cache = self._opened()
                 if cache is None or not self._is_level(cache, kinds):
@@ -139,13 +143,23 @@ class Keeper:
         return cache is not None and bool(cache.path) and not cache.is_gone() and self._pulse.holds(kinds)
 
     def _note(self, cache: Cache, kinds: "Iterable[Kind]") -> None:
-        """Note that the cache was found level; who knows since when, and by whom."""
+        """Note that the cache was found level, who knows since when and by whom; unless that cannot be for long."""
         self._recent.forget()
-        self._pulse.note(cache, kinds)
+        if self._waits(cache):
+            self._pulse.close()
+        else:
+            self._pulse.note(cache, kinds)
 
     def _is_level(self, cache: Cache, kinds: "Iterable[Kind]") -> bool:
         return (all(cache.is_level(kind, self.paths.file(kind.log)) for kind in kinds)
-                and not is_ahead(self.paths.local("outbox"), cache.hint()))
+                and not is_ahead(self.paths.local("outbox"), cache.hint())
+                and not (self._waits(cache) and not self.quiet.is_busy()))
+
+    def _waits(self, cache: Cache) -> bool:
+        """Whether something is to be done once git is quiet."""
+        hint = cache.hint()
+        self.is_waiting = (hint is not None and hint[4] != hint[5]) or self.quiet.noted_ms() is not None
+        return self.is_waiting
 
     def _opened(self) -> Cache | None:
         """The open cache; None where it must be made or mended, which needs the lock."""
@@ -192,10 +206,28 @@ class Keeper:
     def sync(self, *, full: bool = False) -> "Reports":
         """Bring the cache level with the logs, or build it anew; in memory where nothing can be written."""
         try:
-            with self.lock():
-                return self.level(full=full)
+            return self.in_turn(lambda: self.level(full=full))
         except ReadOnlyError:
             return self._sync_in_memory()
+
+    def in_turn(self, work: "Callable[[], T]", wait_s: float = WAIT_S) -> "T":
+        """What `work` gives, done with the lock held; where git must be asked for it, that is done without.
+
+        Where git goes on and on, it is put off: what git may have swallowed is looked for another time.
+        """
+        try:
+            for _ in range(_TRIES):
+                try:
+                    with self.lock(wait_s):
+                        return work()
+                except SwallowedError as error:
+                    self._verdict = error.ask(self.paths)
+            self._gives_up = True
+            self.quiet.note()
+            with self.lock(wait_s):
+                return work()
+        finally:
+            self._verdict, self._gives_up = None, False
 
     def lock(self, wait_s: float = WAIT_S) -> Lock:
         """The store's lock, to be held for one pass."""
@@ -242,13 +274,39 @@ class Keeper:
             outbox.refresh()
         return holds and not outbox.pending
 
-    def catch_up(self, wait_s: float) -> bool:
-        """Put into the cache what it lags behind; False where the lock is not to be had within `wait_s`."""
+    def catch_up(self, *, at_once: bool = False) -> bool:
+        """Put into the cache what it lags behind; False if that cannot be done so, or not `at_once`.
+
+        What is taken in stands in the logs, and SQLite has whoever writes to a cache wait for the others: this needs no
+        lock. But to be `at_once`, nobody else may be at it.
+        """
+        if self.lag is None or self._pid != os.getpid() or not self.holds(self.lag.kinds()):
+            return False
+        if not at_once:
+            return self._take_in(self.lag)
         try:
-            with self.lock(wait_s):
-                self.leveled(KINDS.values())
+            with self.lock(0):
+                return self._take_in(self.lag)
         except (BusyError, ReadOnlyError):
             return False
+
+    def _take_in(self, lag: Lag) -> bool:
+        """Put what was written into the cache."""
+        cache, outbox = self._cache, self._outbox
+        assert cache is not None  # noqa: S101 - it lags
+        assert outbox is not None  # noqa: S101
+        try:
+            cache.db.execute("BEGIN IMMEDIATE")
+            try:
+                bring_level(self.paths, cache, outbox, lag.sealed, lag.kinds())
+            except BaseException:
+                cache.db.execute("ROLLBACK")
+                raise
+            cache.db.execute("COMMIT")
+        except (*DAMAGED, *UNWRITABLE):
+            return False
+        self.lag = None
+        self._note(cache, KINDS.values())
         return True
 
     def follow(self, sealed: "Sealed", view: "View", *, may_lag: bool = False) -> None:
@@ -275,19 +333,35 @@ class Keeper:
     def _follow_now(self, cache: Cache, outbox: "Outbox", sealed: "Sealed") -> None:
         kinds = [LOGS[name] for name in sealed]
         try:
-            self._follow(cache, outbox, sealed, kinds)
+            self._recent.forget()
+            bring_level(self.paths, cache, outbox, sealed, kinds)
             if cache.path:
                 self._note(cache, kinds)
         except (*DAMAGED, *UNWRITABLE):
             self._drop_cache()  # what is in the log is true: the next look at the cache finds it behind
-        self._settle(outbox, after_ms=_SETTLE_MS)
+        settle(self.paths, outbox, after_ms=_SETTLE_MS)
 
     def _made(self) -> Cache:
         self._cache = open_cache(self.paths.file(_CACHE))
         return self._cache
 
     def _level(self, cache: Cache, *, full: bool) -> "Reports":
-        from .drain import DrainError, drain
+        outbox = self._read_outbox(cache)
+        if not self.quiet.is_busy():
+            if not self._gives_up:
+                restore(self.paths, outbox, self.quiet, self._changed(cache), self._verdict)
+            sealed = self._drain(outbox)
+        else:
+            sealed = {}
+        if self.lag is not None:
+            sealed = joined(self.lag.sealed, sealed)
+            self._pulse.close()  # what it knows is no longer true of the cache alone
+            self.lag = None
+        self._recent.forget()
+        self.is_waiting = bool(outbox.pending) or self.quiet.noted_ms() is not None
+        return bring_level(self.paths, cache, outbox, sealed, KINDS.values(), full=full)
+
+    def _read_outbox(self, cache: Cache) -> "Outbox":
         from .outbox import Outbox
 
         if self._outbox is None:
@@ -295,80 +369,31 @@ class Keeper:
             self._outbox = Outbox(self.paths.local("outbox"), hint)
         else:
             self._outbox.refresh()
+        return self._outbox
+
+    def _drain(self, outbox: "Outbox") -> "Sealed":
+        from .drain import DrainError, drain
+
         try:
-            sealed = drain(self.logs, self._outbox) if self._outbox.pending else {}
+            return drain(self.logs, outbox) if outbox.pending else {}
         except DrainError as error:
             raise ReadOnlyError(f"lines in the outbox cannot be put into their logs: {error}",
                                 hint="they are safe where they are") from error
-        if self.lag is not None:
-            sealed = joined(self.lag.sealed, sealed)
-            self._pulse.close()  # what it knows is no longer true of the cache alone
-            self.lag = None
-        return self._follow(cache, self._outbox, sealed, KINDS.values(), full=full)
 
-    def _follow(self, cache: Cache, outbox: "Outbox", sealed: "Sealed", kinds: "Iterable[Kind]", *,
-                full: bool = False) -> "Reports":
-        """Bring `cache` level with the logs of `kinds`, after we appended to those named in `sealed`."""
-        self._recent.forget()
-        full = full or _lost_lines(cache.hint(), outbox)
-        with cache.db:
-            reports = self._sync_logs(cache, sealed, kinds, full=full)
-            self._overlay(cache, outbox)
-            hint = cache.hint()
-            if hint is None or hint[4] // _TRIM_EVERY != outbox.seq // _TRIM_EVERY:
-                cache.trim_feed()
-            if hint != outbox.hint:
-                cache.set_hint(outbox.hint)
-        return reports
+    def _changed(self, cache: Cache) -> list[str]:
+        """The logs that somebody else has touched since the cache was level with them."""
+        ours = self.lag.sealed if self.lag is not None else {}
+        changed = []
+        for kind in KINDS.values():
+            point = cache.checkpoint(kind)
+            if point is not None and look(self.paths.file(kind.log)) not in {
+                    point.signature, ours[kind.log][1] if kind.log in ours else point.signature}:
+                changed.append(kind.log)
+        return changed
 
     def pending(self, log: str) -> list[str]:
         """The lines for a log that wait in the outbox, in order. Takes no lock."""
-        from .outbox import Outbox
-
-        outbox = Outbox(self.paths.local("outbox"), writable=False)
-        try:
-            return [line for frame in outbox.pending for name, line in frame.entries if name == log]
-        finally:
-            outbox.close()
-
-    def _sync_logs(self, cache: Cache, sealed: "Sealed", kinds: "Iterable[Kind]", *, full: bool = False) -> "Reports":
-        from .sync import LogReport, sync_log
-
-        reports = {}
-        for kind in kinds:
-            path = self.paths.file(kind.log)
-            reports[kind.name] = (
-                LogReport("unchanged") if not full and cache.is_level(kind, path) else
-                sync_log(cache, kind, path, full=full, sealed=sealed.get(kind.log)))
-        return reports
-
-    def _overlay(self, cache: Cache, outbox: "Outbox") -> None:
-        """Put the lines that wait in the outbox over what the logs say: they were acknowledged."""
-        from .jsonl import index_or_error
-
-        for name, line in (entry for frame in outbox.pending for entry in frame.entries):
-            row = index_or_error(LOGS[name], line.encode())
-            if isinstance(row, tuple):
-                cache.put_rows(LOGS[name], [row])
-
-    def _settle(self, outbox: "Outbox", *, after_ms: int) -> None:
-        """Fsync the logs if the oldest append that was not is `after_ms` old."""
-        from .drain import sync_logs
-
-        if not outbox.unsynced or outbox.failed or outbox.is_doubted:
-            return
-        if outbox.unsynced[0].at > now_ms() - after_ms:
-            return
-        try:
-            sync_logs(self.paths, outbox)
-        except OSError as error:
-            outbox.mark_doubted()
-            outbox.failed = f"syncing the logs failed ({error.strerror}): this process writes nothing more"
-            return
-        try:  # noqa: SIM105 - importing contextlib takes 3 ms
-            outbox.retire()
-        except ReadOnlyError:
-            pass  # housekeeping, for which there is no room now: the old file stands as it was
+        return pending_lines(self.paths, log)
 
     def _sync_in_memory(self) -> "Reports":
         """What `level` does, where nothing can be written."""
@@ -381,8 +406,8 @@ class Keeper:
         self._overlaid = bool(outbox.pending)
         try:
             with cache.db:
-                reports = self._sync_logs(cache, {}, KINDS.values())
-                self._overlay(cache, outbox)
+                reports = sync_logs(self.paths, cache, {}, KINDS.values())
+                overlay(cache, outbox)
                 cache.set_hint(outbox.hint)
             return reports
         finally:
@@ -391,8 +416,3 @@ class Keeper:
     def _refuse_fork(self) -> None:
         if self._pid != os.getpid():
             raise InvalidError("this store was opened before a fork", hint="open another in the child")
-
-
-def _lost_lines(hint: "Hint | None", outbox: "Outbox") -> bool:
-    """Whether the cache may hold lines that waited in an outbox which somebody has replaced since."""
-    return hint is not None and hint[0] != outbox.id and hint[4] != hint[5]

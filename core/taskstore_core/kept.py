@@ -10,6 +10,7 @@ import threading
 
 from .log import Log
 from .paths import Paths
+from .quiet import Quiet
 
 
 class KeptLock:
@@ -56,7 +57,8 @@ class KeptLock:
 class Logs:
     """The logs of one store, opened to be appended to; with `keep` they stay open."""
 
-    def __init__(self, paths: Paths, *, keep: bool) -> None:
+    def __init__(self, paths: Paths, quiet: Quiet, *, keep: bool) -> None:
+        self.quiet = quiet
         self._paths = paths
         self._keep = keep
         self._kept: dict[str, Log] = {}
@@ -68,7 +70,7 @@ class Logs:
             if kept.is_in_place():
                 return kept
             kept.close()
-        return Log(self._paths.file(name), lambda: not self._paths.git_is_writing())
+        return Log(self._paths.file(name), lambda: not self.quiet.is_busy())
 
     def done(self, log: Log) -> None:
         """Take back a log that is not needed for the moment."""

@@ -33,11 +33,11 @@ class Lag:
 
     def touches(self, kinds: "Iterable[Kind]") -> bool:
         """Whether the cache lacks a line of these kinds."""
-        return not self.names().isdisjoint(kind.name for kind in kinds)
+        return not set(self.kinds()).isdisjoint(kinds)
 
-    def names(self) -> set[str]:
+    def kinds(self) -> list[Kind]:
         """The kinds whose lines the cache lacks."""
-        return {LOGS[log].name for log in self.sealed}
+        return [LOGS[log] for log in self.sealed]
 
 
 def joined(first: "Sealed", second: "Sealed") -> "Sealed":

@@ -27,6 +27,18 @@ _GLANCE = 1 << 12   # most looks behind the known end find nothing
 _BLOCK = 1 << 18
 
 
+class Appended:
+    """A line that was put into its log: `number` within the write `seq`, made at `at`, in Unix ms."""
+
+    __slots__ = ("at", "line", "log", "number", "seq")
+
+    def __init__(self, write: frames.Write, number: int) -> None:
+        self.at = write.at
+        self.seq = write.seq
+        self.number = number
+        self.log, self.line = write.entries[number]
+
+
 class Outbox(Ledger):
     """An open outbox: its file, and the ledger of what has been read of it."""
 
@@ -106,6 +118,23 @@ class Outbox(Ledger):
         """Note that a sync of the logs failed: what the kernel then forgot, no later sync will vouch for."""
         self._note("doubted", self.boot)
         self.doubted = self.boot
+
+    def mark_settled(self, appended: "Sequence[Appended]") -> None:
+        """Note lines that need not be looked for again: git has them, or they were written anew."""
+        self._note("settled", ",".join(f"{one.seq}:{one.number}" for one in appended))
+
+    def appended_since(self, since: int) -> "list[Appended]":
+        """The lines that were put into their logs since `since`, in Unix ms, and are not settled, oldest first."""
+        size, writes, undone = _BLOCK, list[frames.Write](), set[str]()
+        while True:
+            begin = max(0, self.end - size)
+            writes, undone = _writes(os.pread(self._fd, self.end - begin, begin), begin)
+            if not begin or (writes and writes[0].at < since):
+                break
+            size *= 4
+        return [Appended(write, number) for write in writes for number in range(len(write.entries))
+                if since <= write.at and write.seq <= self.applied
+                and undone.isdisjoint((f"{write.seq}", f"{write.seq}:{number}"))]
 
     def abort(self, aborted: "Sequence[frames.Write]") -> None:
         """Take pending frames back, durably; raises ReadOnlyError when that cannot be made sure of."""
@@ -260,6 +289,25 @@ class Outbox(Ledger):
         self._open(None)
 
 
+def _writes(data: bytes, base: int) -> "tuple[list[frames.Write], set[str]]":
+    """The writes in a stretch of an outbox, and which of them, or of their lines, were aborted or settled."""
+    if base:
+        data = data[data.find(b"\n") + 1:]
+    writes: list[frames.Write] = []
+    undone: set[str] = set()
+    for _, _, frame in frames.scan(data, 0):
+        match frame:
+            case {"seq": int(seq), "boot": str(boot), "at": int(at), "entries": list(entries)}:
+                writes.append(frames.Write(seq, boot, at, [(name, line) for name, line in entries]))
+            case {"abort": int(seq)}:
+                undone.add(str(seq))
+            case {"settled": str(lines)}:
+                undone.update(lines.split(","))
+            case _:
+                pass
+    return writes, undone
+
+
 def _written_at(frame: dict[str, object]) -> int:
     at = frame.get("at", 0)
     return at if isinstance(at, int) else 0
@@ -274,7 +322,7 @@ def is_ahead(path: str, hint: "Hint | None") -> bool:
     except OSError:
         return True  # whoever opens it in earnest will say why it cannot be
     try:
-        if hint is None or hint[1] != boot_id() or hint[4] != hint[5]:
+        if hint is None or hint[1] != boot_id():
             return True
         if not os.pread(fd, 64, 0).startswith(b'{"outbox":"%s"' % hint[0].encode()):
             return True

@@ -17,13 +17,14 @@ STORE = ".taskstore"
 
 
 class Paths:
-    """The places of one store. `git_dir` is that of the worktree which holds it, None outside git."""
+    """The places of one store. `worktree` is the one which holds it, `git_dir` is its; None outside git."""
 
-    __slots__ = ("directory", "git_dir", "private")
+    __slots__ = ("directory", "git_dir", "private", "worktree")
 
     def __init__(self, directory: str, worktree: str | None = None, git_dir: str | None = None) -> None:
         self.directory = directory
         self.git_dir = git_dir
+        self.worktree = worktree
         if git_dir is None or os.path.exists(f"{directory}/.local/outbox"):  # git came later: two outboxes lose lines
             self.private = f"{directory}/.local"
         elif directory == f"{worktree}/{STORE}":

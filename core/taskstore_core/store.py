@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from typing import Self, TypeVar
 
     from .batch import Operation
-    from .keeper import Reports
     from .leases import Leases
+    from .leveling import Reports
     from .lock import Lock
     from .request import Outcome, Request
     from .view import View, Written
 
     T = TypeVar("T")
 
+_LOOK_S = 0.01  # between two looks whether git is quiet
 _NAMED = 3  # ids that an ambiguous prefix names
 
 
@@ -176,6 +177,28 @@ class Store:
         """Whether logs that this store wrote to have yet to be synced."""
         return self._keeper.is_unsettled
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether, when it was last looked, lines waited for git to be quiet, or were to be looked for then."""
+        return self._keeper.is_waiting
+
+    def flush(self, wait_s: float) -> bool:
+        """Whether every line stands in its log, after waiting for git to be quiet, `wait_s` at the most."""
+        import time
+
+        end = time.monotonic() + wait_s
+        while self._is_put_off():
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_LOOK_S)
+        return True
+
+    def _is_put_off(self) -> bool:
+        """Whether something waits for git to be quiet yet, after doing it if git is."""
+        if self._keeper.is_waiting and not self._keeper.quiet.is_busy():
+            self.sync()
+        return self._keeper.is_waiting
+
     def settle(self) -> None:
         """Fsync the logs that this store wrote to; what cannot be done now is left for later."""
         self._keeper.settle()
@@ -197,8 +220,7 @@ class Store:
         The outcome of each stands at its place. Raises ReadOnlyError where none could be written, BusyError where
         the lock was not to be had within `wait_s`; `commit_locked` has the rest.
         """
-        with self.lock(wait_s):
-            return self.commit_locked(requests, at_once=at_once)
+        return self._keeper.in_turn(lambda: self.commit_locked(requests, at_once=at_once), wait_s)
 
     def lock(self, wait_s: float = WAIT_S) -> "Lock":
         """The store's lock, for `commit_locked`. It may be taken and let go of in different threads."""
@@ -208,7 +230,8 @@ class Store:
                       ) -> "list[Outcome | TaskStoreError]":
         """What `commit` does, for whoever holds the lock.
 
-        Raises BehindError if it is to be done `at_once` and the cache must be brought level for it.
+        Raises BehindError if it is to be done `at_once` and the cache must be brought level for it, SwallowedError if
+        git must be asked first.
         """
         from . import writer
 
@@ -228,9 +251,9 @@ class Store:
         """How many lines this store, being resident, has written and not put into its cache."""
         return self._keeper.lag.lines if self._keeper.lag is not None else 0
 
-    def catch_up(self, *, wait_s: float = WAIT_S) -> bool:
-        """Put what this store has written into its cache; False where somebody else holds the lock for `wait_s`."""
-        return self._keeper.catch_up(wait_s)
+    def catch_up(self, *, at_once: bool = False) -> bool:
+        """Put what this store has written into its cache; False where that must be done otherwise, or not `at_once`."""
+        return self._keeper.catch_up(at_once=at_once)
 
     def run(self, request: "Request") -> "Outcome":
         """Carry out one request; raises its error."""

@@ -65,6 +65,9 @@ def _lease_changes(outcomes: Sequence[Outcome]) -> "dict[str, Lease | None]":
 
 
 def _append(logs: "Logs", outbox: Outbox, groups: "list[list[tuple[str, str]]]") -> "Sealed":
+    if logs.quiet.is_busy():
+        outbox.append(groups)
+        return {}
     opened: dict[str, Log] = {}
     try:
         for name in dict.fromkeys(name for group in groups for name, _ in group):

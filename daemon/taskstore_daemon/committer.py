@@ -14,6 +14,7 @@ import trio
 
 from taskstore_core.errors import BusyError, TaskStoreError
 from taskstore_core.keeper import BehindError
+from taskstore_core.reconcile import SwallowedError
 from taskstore_core.request import Outcome, Request
 
 from .engine import FEW, MANY, Engine
@@ -168,6 +169,8 @@ class Committer:
             return  # whoever uses the store may need the lock for that, so both begin anew
         try:
             await self._commit(self._queue[:GROUP], locked=True)
+        except SwallowedError:
+            return  # git must be asked, for which the lock is let go of
         finally:
             self._engine.alone.release()
 
@@ -178,7 +181,7 @@ class Committer:
         try:
             outcomes = await self._carry_out(group, locked=locked)
         except Exception as error:
-            if isinstance(error, BusyError) and not locked:
+            if isinstance(error, SwallowedError) or (isinstance(error, BusyError) and not locked):
                 raise
             outcomes = _failed(error, len(group))
         self._answer(group, outcomes)

@@ -13,7 +13,6 @@ import trio
 
 from taskstore_core.errors import TaskStoreError
 from taskstore_core.kinds import Kind
-from taskstore_core.lock import WAIT_S
 from taskstore_core.store import Store
 
 from .metrics import Metrics
@@ -34,6 +33,8 @@ FEW = 64
 """Requests that are written, and lines that the cache takes in, on the loop."""
 MANY = 4096
 """Lines that the cache may lag behind."""
+_LOOK_S = 0.02
+"""Between two looks whether git is quiet."""
 _PAUSE_S = 0.01
 """Without a write, after which the cache follows."""
 _SLOW_S = 0.005
@@ -52,6 +53,7 @@ class Engine:
         self._long = trio.Lock()
         self._second: Store | None = None
         self._written = 0.0
+        self._waiting = trio.Event()
         self._lagging = trio.Event()
 
     # Reading
@@ -78,15 +80,7 @@ class Engine:
         """Whether `kinds` can be read at once, after taking in a few lines of our own if need be."""
         if self.store.is_fresh(kinds):
             return True
-        return (0 < self.store.lag <= FEW and self.store.holds(ALL) and self._catch_up(wait_s=0)
-                and self.store.is_fresh(kinds))
-
-    def _catch_up(self, wait_s: float = WAIT_S) -> bool:
-        """Whether the cache has followed what was written."""
-        try:
-            return self.store.catch_up(wait_s=wait_s)
-        except TaskStoreError:  # no store on this branch, say: whoever reads hears of it
-            return False
+        return 0 < self.store.lag <= FEW and self.store.catch_up(at_once=True) and self.store.is_fresh(kinds)
 
     async def read(self, kinds: Sequence[Kind], work: Callable[[Store], T], *, tell: bool = True) -> T:
         """Read, when it is our turn: at once if the cache is level, else in a thread, which brings it there.
@@ -99,7 +93,7 @@ class Engine:
             with self.metrics.sync.time():
                 answer = await trio.to_thread.run_sync(work, self.store)
         if tell:
-            self.on_change()
+            self._changed()
         return answer
 
     async def at_length(self, work: Callable[[Store], T]) -> T:
@@ -108,7 +102,7 @@ class Engine:
             if self.store.lag:
                 await self.catch_up()
             answer = await trio.to_thread.run_sync(self._with_second, work)
-        self.on_change()
+        self._changed()
         return answer
 
     def _with_second(self, work: Callable[[Store], T]) -> T:
@@ -123,22 +117,36 @@ class Engine:
                 return
             with self.metrics.sync.time():
                 await trio.to_thread.run_sync(self.store.look, ALL)
-        self.on_change()
+        self._changed()
 
     # After writes
 
     async def flush(self) -> bool:
-        """Whether every line stands in its log, after trying for a second."""
+        """Whether every line stands in its log, after waiting for git to be quiet, a second at the most."""
         with trio.move_on_after(_FLUSH_S):
-            while await self._in_thread(lambda store: any(store.pending(kind) for kind in ALL)):
-                await trio.sleep(0.02)
-                await self._in_thread(Store.sync)
+            while self.store.is_waiting:
+                await self._in_thread(lambda store: store.flush(0))
+                await trio.sleep(_LOOK_S)
             return True
         return False
 
     async def _in_thread(self, work: Callable[[Store], T]) -> T:
         async with self.alone:
             return await trio.to_thread.run_sync(work, self.store)
+
+    async def tidy(self) -> None:
+        """Do what was put off while git was at work, as soon as it is quiet."""
+        while True:
+            await self._waiting.wait()
+            while self.store.is_waiting:
+                await trio.sleep(_LOOK_S)
+                try:
+                    await self._in_thread(lambda store: store.flush(0))
+                except TaskStoreError as error:
+                    log.debug("lines wait: %s", error.message)
+                    await trio.sleep(1)
+            self._waiting = trio.Event()
+            self.on_change()
 
     async def follow(self) -> None:
         """Let the cache follow what was written, whenever nothing has been for a while."""
@@ -154,15 +162,20 @@ class Engine:
         self._written = trio.current_time()
         if self.store.lag:
             self._lagging.set()
+        self._changed()
+
+    def _changed(self) -> None:
+        if self.store.is_waiting:
+            self._waiting.set()
         self.on_change()
 
     async def catch_up(self) -> None:
         """Let the cache follow what was written."""
         async with self.alone:
             if self.store.lag > FEW:
-                await trio.to_thread.run_sync(self._catch_up)
+                await trio.to_thread.run_sync(self.store.catch_up)
             elif self.store.lag:
-                self._catch_up(wait_s=0)
+                self.store.catch_up(at_once=True)
 
     def close(self) -> None:
         """Let go of the store."""

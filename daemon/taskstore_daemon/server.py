@@ -76,7 +76,8 @@ class Server:
         try:
             async with trio.open_nursery() as background:
                 background.start_soon(self.committer.run)
-                for task in (self.engine.settle, self.engine.follow, self.publisher.run, self.watcher.run):
+                for task in (self.engine.settle, self.engine.follow, self.engine.tidy, self.publisher.run,
+                             self.watcher.run):
                     background.start_soon(_keep_running, task)
                 with listener:
                     await self._serve_all(listener, task_status)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskstore_core import cache as cache_module
-from taskstore_core import feed, keeper
+from taskstore_core import feed, leveling
 from taskstore_core.batch import Batch, Operation
 from taskstore_core.feed import Changes, Cursor
 from taskstore_core.kinds import KINDS
@@ -252,7 +252,7 @@ def test_a_cursor_that_leads_nowhere(store: Store, what: str) -> None:
 def test_a_cursor_that_is_too_old(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The feed keeps what is recent; a cursor just behind its beginning still works, an older one says so."""
     monkeypatch.setattr(cache_module, "_FEED", 10)
-    monkeypatch.setattr(keeper, "_TRIM_EVERY", 1)
+    monkeypatch.setattr(leveling, "_TRIM_EVERY", 1)
     epoch, old = begin(store)
     for n in range(25):
         store.apply([create(f"p{n}")])

@@ -26,6 +26,7 @@ def fixture_root(tmp_path: Path) -> Path:
     subprocess.run(["git", "init", "-q", str(root)], check=True)
     with Store.create(str(root))[0] as store:
         store.apply([CREATE])
+        assert store.flush(60)
     return root
 
 

@@ -132,6 +132,7 @@ def test_worktrees_share_one_state(repository: Path, base: Path) -> None:
     with Store.create(str(repository))[0] as here, Store.open(str(base / "tree" / "sub")) as there:
         there.apply([Operation("create", KINDS["prd"], {"id": "a", "title": "t"})])
         assert here.get("prd", "a") == there.get("prd", "a")
+        assert there.flush(60)
     assert (repository / STORE / "prds.jsonl").stat().st_size
     assert not (base / "tree" / STORE).exists()
 
@@ -303,6 +304,7 @@ def test_stores_of_one_repository_share_nothing(repository: Path, submodule: Pat
     assert len({store.paths.private for store in opened}) == len(folders)
     for store, folder in zip(opened, folders, strict=True):
         store.apply([Operation("create", KINDS["prd"], {"id": "a", "title": str(folder)})])
+        assert store.flush(60)
     for store, folder in zip(opened, folders, strict=True):
         assert len((folder / "prds.jsonl").read_bytes().splitlines()) == 1
         assert [Path(store.paths.directory)] == [folder]

@@ -1,0 +1,100 @@
+"""Which lines git holds: in the commits, stages and stashes that a command may have put a log into just now.
+
+By the git of the user, as its own plumbing reads every kind of repository (sha256, partial clones, reftable).
+"""
+
+import os
+import subprocess
+from contextlib import closing
+
+from .paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Iterator
+
+_HEADS = ("HEAD", "ORIG_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD", "AUTO_MERGE")
+_AUTOSTASH = ("rebase-merge/autostash", "rebase-apply/autostash", "MERGE_AUTOSTASH")
+_STAGES = range(4)
+_RECENT = 50  # commits that HEAD and the stash have been at
+_TIPS = 200  # branches, the last changed first
+_PATIENCE_S = 60
+
+
+def held(paths: Paths, log: str, lines: "Collection[str]") -> set[str]:
+    """Those of `lines` that stand in any version of a log that git holds; none where git cannot be asked."""
+    if paths.git_dir is None or paths.worktree is None or not lines:
+        return set()
+    name = os.path.relpath(paths.file(log), paths.worktree)
+    wanted = {line.encode(): line for line in lines}
+    found: set[str] = set()
+    try:
+        commits = dict.fromkeys(_commits(paths))
+        blobs = _blobs(paths, [f"{commit}:{name}" for commit in commits] + [f":{n}:{name}" for n in _STAGES])
+        with closing(_contents(paths, blobs)) as contents:
+            for content in contents:
+                found.update(wanted[raw] for raw in wanted.keys() & set(content.split(b"\n")))
+                if len(found) == len(wanted):
+                    break
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return set()  # a line that is appended twice does no harm
+    return found
+
+
+def _commits(paths: Paths) -> "Iterator[str]":
+    """Names of commits, whether or not they exist."""
+    yield from _HEADS
+    for reference in ("HEAD", "refs/stash"):  # of a stash, the parents are the index and what was untracked
+        try:
+            yield from _git(paths, "log", "-g", f"-n{_RECENT}", "--format=%H %P", reference, "--").decode().split()
+        except subprocess.CalledProcessError:  # no commit yet, or no stash
+            continue
+    for name in _AUTOSTASH:
+        try:
+            with open(f"{paths.git_dir}/{name}", encoding="ascii") as file:
+                commit = file.read().strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        yield commit
+        yield f"{commit}^2"
+    yield from _git(paths, "for-each-ref", f"--count={_TIPS}", "--sort=-committerdate", "--format=%(objectname)",
+                    "refs/heads", "refs/remotes").decode().split()
+
+
+def _blobs(paths: Paths, names: list[str]) -> list[str]:
+    """The ids of the blobs of these names, each once; names that lead to none are left out."""
+    answer = _git(paths, "cat-file", "--batch-check=%(objecttype) %(objectname)", data="\n".join(names).encode())
+    words = [line.split() for line in answer.decode(errors="replace").splitlines()]
+    return list(dict.fromkeys(line[1] for line in words if len(line) == 2 and line[0] == "blob"))  # noqa: PLR2004
+
+
+def _contents(paths: Paths, blobs: list[str]) -> "Generator[bytes]":
+    """What is in each blob, by one command for all."""
+    with subprocess.Popen([*_command(paths), "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, env=_environment()) as process:
+        assert process.stdin is not None  # noqa: S101 - both are pipes
+        assert process.stdout is not None  # noqa: S101
+        try:
+            for blob in blobs:
+                process.stdin.write(f"{blob}\n".encode())
+                process.stdin.flush()
+                size = int(process.stdout.readline().split()[2])
+                yield process.stdout.read(size + 1)[:size]
+        finally:
+            process.kill()
+
+
+def _command(paths: Paths) -> list[str]:
+    return ["git", f"--git-dir={paths.git_dir}", f"--work-tree={paths.worktree}"]
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what a hook is told by the git that runs it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {
+        "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+
+
+def _git(paths: Paths, *arguments: str, data: bytes = b"") -> bytes:
+    """What a git command says that changes nothing; raises SubprocessError where it fails."""
+    return subprocess.run([*_command(paths), *arguments], input=data, capture_output=True, check=True,
+                          env=_environment(), timeout=_PATIENCE_S).stdout

@@ -1,0 +1,96 @@
+"""What makes a cache say what logs and outbox do, and makes the logs durable: the steps of a pass over the store."""
+
+from .cache import Cache
+from .clock import now_ms
+from .errors import ReadOnlyError
+from .kinds import LOGS, Kind
+from .paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .drain import Sealed
+    from .ledger import Hint
+    from .outbox import Outbox
+    from .sync import LogReport
+
+    Reports = dict[str, LogReport]
+
+_TRIM_EVERY = 64  # writes between two looks at what the feed need not keep
+
+
+def bring_level(
+    paths: Paths, cache: Cache, outbox: "Outbox", sealed: "Sealed", kinds: "Iterable[Kind]", *, full: bool = False,
+) -> "Reports":
+    """Bring `cache` level with the logs of `kinds`, after we appended to those named in `sealed`, and the outbox."""
+    hint = cache.hint()
+    full = full or _lost_lines(hint, outbox)
+    with cache.db:
+        reports = sync_logs(paths, cache, sealed, kinds, full=full)
+        is_known = hint is not None and hint[0] == outbox.id and all(
+            report.mode in {"unchanged", "tail"} for report in reports.values())
+        overlay(cache, outbox, hint[4] if is_known and hint is not None else -1)
+        if hint is None or hint[4] // _TRIM_EVERY != outbox.seq // _TRIM_EVERY:
+            cache.trim_feed()
+        if hint != outbox.hint:
+            cache.set_hint(outbox.hint)
+    return reports
+
+
+def sync_logs(paths: Paths, cache: Cache, sealed: "Sealed", kinds: "Iterable[Kind]", *, full: bool = False,
+              ) -> "Reports":
+    """Bring `cache` level with the logs of `kinds`, inside the caller's transaction."""
+    from .sync import LogReport, sync_log
+
+    reports = {}
+    for kind in kinds:
+        path = paths.file(kind.log)
+        reports[kind.name] = (
+            LogReport("unchanged") if not full and cache.is_level(kind, path) else
+            sync_log(cache, kind, path, full=full, sealed=sealed.get(kind.log)))
+    return reports
+
+
+def overlay(cache: Cache, outbox: "Outbox", after: int = -1) -> None:
+    """Put the lines that wait in the outbox over what the logs say: they were acknowledged. Not those up to `after`."""
+    from .jsonl import index_or_error
+
+    for name, line in (entry for frame in outbox.pending if frame.seq > after for entry in frame.entries):
+        row = index_or_error(LOGS[name], line.encode())
+        if isinstance(row, tuple):
+            cache.put_rows(LOGS[name], [row])
+
+
+def pending_lines(paths: Paths, log: str) -> list[str]:
+    """The lines for a log that wait in the outbox, in order. Takes no lock."""
+    from .outbox import Outbox
+
+    outbox = Outbox(paths.local("outbox"), writable=False)
+    try:
+        return [line for frame in outbox.pending for name, line in frame.entries if name == log]
+    finally:
+        outbox.close()
+
+
+def settle(paths: Paths, outbox: "Outbox", *, after_ms: int) -> None:
+    """Fsync the logs if the oldest append that was not is `after_ms` old. Needs the lock."""
+    from . import drain
+
+    if not outbox.unsynced or outbox.failed or outbox.is_doubted or outbox.unsynced[0].at > now_ms() - after_ms:
+        return
+    try:
+        drain.sync_logs(paths, outbox)
+    except OSError as error:
+        outbox.mark_doubted()
+        outbox.failed = f"syncing the logs failed ({error.strerror}): this process writes nothing more"
+        return
+    try:  # noqa: SIM105 - importing contextlib takes 3 ms
+        outbox.retire()
+    except ReadOnlyError:
+        pass  # housekeeping, for which there is no room now: the old file stands as it was
+
+
+def _lost_lines(hint: "Hint | None", outbox: "Outbox") -> bool:
+    """Whether the cache may hold lines that waited in an outbox which somebody has replaced since."""
+    return hint is not None and hint[0] != outbox.id and hint[4] != hint[5]

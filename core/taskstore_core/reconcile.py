@@ -1,0 +1,132 @@
+"""Lines that git's rewriting swallowed: found again in the outbox, and told from those that somebody threw away.
+
+Git reads a log, we append to it, git puts another file in its place: the line was acknowledged and is gone. What
+was appended within a few seconds of git's work and is in the log no more is therefore looked for in everything that
+git holds. There: git has taken charge of it (a stash, another branch). Nowhere: it was swallowed, and is written
+anew. What is older stays as it is, since `git checkout -- FILE` and `git reset --hard` are a person's will.
+"""
+
+import os
+
+from .jsonl import index_or_error
+from .kinds import LOGS
+from .outbox import Outbox
+from .paths import Paths
+from .quiet import Quiet
+from .signature import MISSING
+from .source import Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from .outbox import Appended
+
+SLACK_MS = 5000
+"""How long before git was seen at work a line may have been appended and be swallowed."""
+_NEAR = 4 << 20
+_FEW = 20  # lines that are searched for one by one
+
+
+class SwallowedError(Exception):
+    """Lines are missing, and git must be asked whether it has them, with no lock held; `ask` does."""
+
+    def __init__(self, missing: "list[Appended]", stamp: int) -> None:
+        super().__init__(f"{len(missing)} lines are missing")
+        self.missing = missing
+        self.stamp = stamp
+
+    def ask(self, paths: Paths) -> "Verdict":
+        """Ask git. Takes no lock, and time in proportion to the logs that git holds."""
+        from .git_objects import held
+
+        found: set[tuple[str, str]] = set()
+        for log in dict.fromkeys(one.log for one in self.missing):
+            found |= {(log, line) for line in held(paths, log, {one.line for one in self.missing if one.log == log})}
+        return Verdict(self.stamp, {(one.log, one.line) for one in self.missing}, found)
+
+
+class Verdict:
+    """Which missing lines git holds. True while git has not been at work since, which `stamp` tells."""
+
+    def __init__(self, stamp: int, asked: set[tuple[str, str]], found: set[tuple[str, str]]) -> None:
+        self.stamp = stamp
+        self.asked = asked
+        self.found = found
+
+
+def restore(paths: Paths, outbox: Outbox, quiet: Quiet, changed: "Collection[str]", verdict: Verdict | None) -> None:
+    """Have the lines that git swallowed written anew: they are pending in `outbox` afterwards. Needs the lock.
+
+    `changed` are the logs that somebody else has touched. Raises SwallowedError where lines are missing of which
+    `verdict` does not tell.
+    """
+    noted = quiet.noted_ms()
+    if paths.git_dir is None or (noted is None and not changed):
+        return
+    stamp = quiet.stamp()
+    missing = _missing(paths, outbox, changed, noted)
+    if missing:
+        if verdict is None or verdict.stamp != stamp or not verdict.asked.issuperset((m.log, m.line) for m in missing):
+            raise SwallowedError(missing, stamp)
+        lost = dict.fromkeys((one.log, one.line) for one in missing if (one.log, one.line) not in verdict.found)
+        if lost:
+            outbox.append([list(lost)])
+        outbox.mark_settled(missing)
+    if all(os.path.exists(paths.file(log)) for log in LOGS):  # one that is gone with a branch may come back
+        quiet.forget()
+
+
+def _missing(paths: Paths, outbox: Outbox, changed: "Collection[str]", noted: int | None) -> "list[Appended]":
+    """The lines that were appended shortly before a log was replaced, or git seen at work, and are not there."""
+    since = {} if noted is None else dict.fromkeys(LOGS, noted - SLACK_MS)
+    sources = {log: Source(paths.file(log)) for log in (LOGS if noted is not None else changed)}
+    try:
+        for log in changed:
+            replaced = sources[log].signature[4] // 1_000_000 - SLACK_MS
+            since[log] = min(replaced, since.get(log, replaced))
+        by_log: dict[str, list[Appended]] = {}
+        for one in outbox.appended_since(min(since.values())):
+            if one.at >= since.get(one.log, one.at + 1):
+                by_log.setdefault(one.log, []).append(one)
+        return [one for log, those in by_log.items() for one in _absent(sources[log], those)]
+    finally:
+        for source in sources.values():
+            source.close()
+
+
+def _absent(source: Source, those: "list[Appended]") -> "list[Appended]":
+    """Those of the lines that do not stand in a log, which is looked at from its end; none where there is no log."""
+    if source.signature == MISSING:
+        return []
+    near = max(0, source.size - _NEAR)
+    left = _not_in(source.read(near, source.size), those)
+    if not left:
+        return []
+    data = source.read(0, source.size)
+    return [one for one in (_not_in(data, left) if near else left) if not _was_edited(data, one)]
+
+
+def _was_edited(data: bytes, one: "Appended") -> bool:
+    """Whether the log has another line for the same version of the same record: somebody changed it where it stood."""
+    import json
+
+    kind = LOGS[one.log]
+    ours = index_or_error(kind, one.line.encode())
+    if not isinstance(ours, tuple):
+        return False
+    key = json.dumps(ours[0], ensure_ascii=False).encode()
+    for line in data.split(b"\n"):
+        if key in line:
+            row = index_or_error(kind, line)
+            if isinstance(row, tuple) and row[:2] == ours[:2]:
+                return True
+    return False
+
+
+def _not_in(data: bytes, those: "list[Appended]") -> "list[Appended]":
+    if len(those) > _FEW:
+        lines = set(data.split(b"\n"))
+        return [one for one in those if one.line.encode() not in lines]
+    framed = b"\n" + data + b"\n"
+    return [one for one in those if b"\n" + one.line.encode() + b"\n" not in framed]
