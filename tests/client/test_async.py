@@ -350,6 +350,22 @@ def test_what_no_frame_holds(backend: str, directory: str) -> None:
     run(backend, directory, work)
 
 
+def test_what_the_daemon_cannot_read(backend: str, directory: str) -> None:
+    """What is too deep for the daemon to say whose it is, is refused as by the files; a wait beside it goes on."""
+    async def work(store: AsyncStore) -> None:
+        deep: object = 1
+        for _ in range(100):
+            deep = [deep]
+        await depend(store)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store.wait_dependency, "d")
+            with pytest.raises(InvalidError, match="nested more than 64 levels deep"):
+                await store.create(Prd(id="deep", title="T", extra={"odd": deep}))
+            await store.resolve_dependency("d")
+
+    run(backend, directory, work)
+
+
 # Daemons that come and go
 
 
