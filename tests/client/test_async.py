@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from tests.client.test_connection import Relay, titles
+from tests.client.test_connection import Clock, Relay, titles
 from tests.daemons import private_folder, running_daemon
 
 from taskstore import (
@@ -37,6 +37,7 @@ from taskstore import (
 )
 from taskstore.async_changes import AsyncChanges
 from taskstore.interface import Interface
+from taskstore.lookout import Lookout
 from taskstore_core.sockets import socket_path
 from taskstore_core.store import Store as Engine
 
@@ -411,6 +412,19 @@ def test_a_daemon_that_is_killed_at_work(backend: str, bare: str) -> None:
     with running_daemon(bare) as daemon:
         run(backend, bare, lambda store: work(store, daemon))
     assert titles(bare) == [f"{name}-{number:02}" for name in "abcd" for number in range(20)]
+
+
+def test_a_daemon_that_is_replaced(backend: str, bare: str) -> None:
+    """When its daemon was replaced by another, a store goes on with that one at once."""
+    async def work(store: AsyncStore) -> None:
+        store._connection._lookout = Lookout(store._connection.paths, Clock())
+        for title in "12":
+            with running_daemon(bare):
+                await store.create(Prd(title=title))
+                assert await link_of(store) is not None
+
+    run(backend, bare, work)
+    assert titles(bare) == ["1", "2"]
 
 
 def test_a_daemon_that_comes_later_is_used(backend: str, bare: str) -> None:
