@@ -6,6 +6,7 @@ import os
 import queue
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,21 @@ _COMMAND = [sys.executable, "-m", "taskstore"]
 
 class TourError(Exception):
     """Something is not as it should be."""
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait: what has begun, such as starting a daemon, can be ended when it is whole."""
+    caught: list[int] = []
+    former = {number: signal.signal(number, lambda it, _: caught.append(it))
+              for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    for interrupt in caught:
+        signal.raise_signal(interrupt)
 
 
 class Stage:
@@ -49,9 +65,10 @@ class Stage:
 
     def start(self, name: str, *words: str) -> None:
         """Start a Python program that `name` stands for; `next_line` tells what it prints."""
-        process = subprocess.Popen([sys.executable, *words], env=self._environment, start_new_session=True,
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
-        self._processes[name] = process
+        with uninterrupted():
+            process = subprocess.Popen([sys.executable, *words], env=self._environment, start_new_session=True,
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+            self._processes[name] = process
         threading.Thread(target=self._read, args=(name, process), daemon=True).start()
 
     def say_go(self, *names: str) -> None:
@@ -86,18 +103,15 @@ class Stage:
 
     def close(self) -> None:
         """End everything that runs."""
-        self.end(*self._processes)
+        with uninterrupted():
+            self.end(*self._processes)
         self._run("daemon", "stop", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def _run(self, *words: str, stdout: int | None = None,
              stderr: int | None = None) -> "subprocess.CompletedProcess[str]":
-        process = subprocess.Popen([*_COMMAND, *words], env=self._environment, stdout=stdout, stderr=stderr,
-                                   encoding="utf-8", start_new_session=True)
-        try:
-            said, _ = process.communicate(timeout=PATIENCE_S)
-        finally:
-            process.wait(PATIENCE_S)  # interrupted, too: what it has begun can be ended when it is whole
-        return subprocess.CompletedProcess(words, process.returncode, said)
+        with uninterrupted():
+            return subprocess.run([*_COMMAND, *words], env=self._environment, check=False, stdout=stdout,
+                                  stderr=stderr, encoding="utf-8", start_new_session=True, timeout=PATIENCE_S)
 
     def _read(self, name: str, process: "subprocess.Popen[str]") -> None:
         if process.stdout is not None:
