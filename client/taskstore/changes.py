@@ -1,15 +1,14 @@
 """Changes as they happen, from a daemon or from the files: an iterator that reconnects and goes on where it was.
 
 From a daemon they are pushed. Without one the files are looked at, some twenty times a second, at the cost of a few
-stats; whether a daemon has come meanwhile is looked at once a second.
+stats; whether a daemon has come meanwhile is looked at once a second (see `Lookout`).
 """
 
 import time
 
-from taskstore_core.errors import UnsupportedVersionError
-
 from .events import Tracker
-from .remote import LostError, Remote, reach
+from .lookout import Lookout
+from .remote import LostError, Remote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 PAUSE_S = 0.05
-REACH_EVERY = 20
-"""Looks without a daemon between two attempts to reach one."""
 
 
 class Changes:
@@ -32,7 +29,7 @@ class Changes:
         self._tracker = Tracker(kinds, where, since)
         self._connection = connection
         self._remote: Remote | None = None
-        self._looks = 0
+        self._lookout = Lookout(connection.paths)
         self._begin()
 
     @property
@@ -59,24 +56,28 @@ class Changes:
             self._wait()
 
     def _begin(self) -> None:
-        try:
-            self._remote = reach(self._connection.paths) if self._connection.uses_daemon else None
-        except UnsupportedVersionError:
-            self._remote = None
+        self._remote = self._subscribe()
         if self._remote is None:
             self._tracker.look(self._connection.direct.engine)
-            return
-        try:
-            self._tracker.begin(self._remote.call("changes.subscribe", self._tracker.wanted()))
-        except LostError:
-            self._lose()
-            return
-        self._notifications = self._remote.notifications()
+        else:
+            self._notifications = self._remote.notifications()
 
-    def _lose(self) -> None:
-        self.close()
-        time.sleep(PAUSE_S)  # a daemon that is being started anew needs a moment
-        self._begin()
+    def _subscribe(self) -> "Remote | None":
+        """A connection on which the daemon tells what changes; None where none answers."""
+        if not self._connection.uses_daemon or not self._lookout.is_due():
+            return None
+        remote = self._connection.reach(self._lookout)
+        if remote is None:
+            return None
+        try:
+            self._tracker.begin(remote.call("changes.subscribe", self._tracker.wanted()))
+        except LostError:
+            remote.close()
+            return None
+        except BaseException:
+            remote.close()
+            raise
+        return remote
 
     def _wait(self) -> None:
         """Wait for something to tell."""
@@ -84,11 +85,8 @@ class Changes:
             try:
                 self._tracker.take(*next(self._notifications))
             except LostError:
-                self._lose()
+                self.close()
+                self._lookout.hurry()
             return
-        time.sleep(PAUSE_S)
-        self._looks += 1
-        if self._looks % REACH_EVERY == 0:
-            self._begin()
-        else:
-            self._tracker.look(self._connection.direct.engine)
+        time.sleep(PAUSE_S)  # also for a daemon that is being started anew
+        self._begin()

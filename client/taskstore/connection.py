@@ -1,7 +1,8 @@
 """A connection to a store that works with a daemon and without: whoever calls cannot tell, but for speed.
 
 A write that goes to a daemon carries an `op`, so that it can be sent again when the connection breaks, to a daemon
-or to the files, and still happens once.
+or to the files, and still happens once. Each call goes to one or the other as a whole, so that between two calls a
+daemon may come, and is used from then on.
 """
 
 import os
@@ -9,17 +10,17 @@ import os
 from taskstore_core.errors import UnsupportedVersionError
 from taskstore_core.methods import METHODS
 from taskstore_core.paths import Paths, discover, named
-from taskstore_core.presence import sockets
+
+from .lookout import Lookout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from socket import socket
     from typing import Any, Self
 
     from .direct import Direct
     from .remote import Remote
 
-_TRIES = 3
+TRIES = 3
 _MAX_REQUEST = 4 << 20  # characters
 
 
@@ -34,10 +35,10 @@ class Connection:
         self.paths = paths
         self.flush = flush
         self._daemon = daemon
-        self._start = start
+        self._start = self._may_start = start
+        self._lookout = Lookout(paths)
         self._remote: Remote | None = None
         self._direct: Direct | None = None
-        self._looked = False
 
     @classmethod
     def open(cls, path: str = ".", *, directory: str | None = None, daemon: bool = True,
@@ -75,33 +76,37 @@ class Connection:
     @property
     def remote(self) -> "Remote | None":
         """The connection to the daemon, if one answers."""
-        if self._remote is None and self._daemon and not self._looked:
-            self._looked = True
-            self._remote = self._reach()
+        if self._remote is None and self._daemon and self._lookout.is_due():
+            self._remote = self._reach_or_start()
         return self._remote
 
-    def _reach(self) -> "Remote | None":
-        sock = self._knock()
-        if sock is None and self._start:
+    def _reach_or_start(self) -> "Remote | None":
+        remote = self.reach(self._lookout)
+        if remote is None and self._may_start:
             from .starting import start
 
-            sock = self._knock() if start(self.paths) else None
+            self._may_start = False
+            if start(self.paths):
+                remote = self.reach(self._lookout)
+        return remote
+
+    def reach(self, lookout: Lookout) -> "Remote | None":
+        """A connection of one's own to the daemon; None where none answers."""
+        places = lookout.places()
+        if not places:
+            return None  # what a socket takes need not even be imported
+        from .remote import greet, knock
+
+        sock = knock(places)
         if sock is None:
             return None
-        from .remote import greet
-
         try:
-            return greet(sock, self.paths.directory)
+            remote = greet(sock, self.paths.directory)
         except UnsupportedVersionError:
-            return None  # another release's: the files are the same, and so is what we do with them
-
-    def _knock(self) -> "socket | None":
-        found = sockets(self.paths, os.environ)
-        if not found:
-            return None  # what a socket takes need not even be imported
-        from .remote import knock
-
-        return knock(found)
+            remote = None  # another release's: the files are the same, and so is what we do with them
+        if remote is None:
+            lookout.failed()
+        return remote
 
     @property
     def direct(self) -> "Direct":
@@ -116,7 +121,7 @@ class Connection:
 
     def call(self, method: str, parameters: "dict[str, object]") -> "Any":  # noqa: ANN401 - plain data, as JSON has it
         """The answer of a method; raises its error."""
-        if self.remote is None or (method == "store.apply" and _is_large(parameters)):  # no frame bounds the files
+        if self.remote is None or is_too_large(method, parameters):
             return self.direct.call(method, parameters)
         row = METHODS.get(method)
         writes = row is not None and row.request is not None
@@ -125,18 +130,23 @@ class Connection:
     def _call(self, method: str, parameters: "dict[str, object]", *, flush: bool) -> "Any":  # noqa: ANN401
         from .remote import LostError, UnsendableError
 
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             remote = self.remote
             if remote is None:
                 break
             try:
                 return remote.call(method, {**parameters, "flush": True} if flush else parameters)
             except LostError:
-                remote.close()
-                self._remote, self._looked = None, False
+                self._lose(remote)
             except UnsendableError:
                 break
         return self.direct.call(method, parameters)
+
+    def _lose(self, remote: "Remote") -> None:
+        """Let go of a daemon that went away, and look at once whether there is another."""
+        remote.close()
+        self._remote, self._may_start = None, self._start
+        self._lookout.hurry()
 
 
 def prepared(method: str, parameters: "dict[str, object]") -> "dict[str, object]":
@@ -147,7 +157,8 @@ def prepared(method: str, parameters: "dict[str, object]") -> "dict[str, object]
     return {**parameters, "op": os.urandom(9).hex()}
 
 
-def _is_large(parameters: "dict[str, object]") -> bool:
+def is_too_large(method: str, parameters: "dict[str, object]") -> bool:
+    """Whether it is for the files, which no frame bounds."""
     from taskstore_core.plain import to_json
 
-    return len(to_json(parameters)) > _MAX_REQUEST
+    return method == "store.apply" and len(to_json(parameters)) > _MAX_REQUEST

@@ -1,29 +1,16 @@
 """The typed library: calls carried out one after the other, each waited for."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Self, TypeVar
 
-from taskstore_core.records import Dependency, Execution, Prd, RepoState, TaskSpec, Workflow
-
-from . import calls
-from .calls import Call, Named
+from .calls import Call
 from .changes import Changes as PlainChanges
 from .connection import Connection
 from .events import BranchChanged, Changed, Resync, typed
+from .interface import Interface
 
-P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def _method(make: Callable[P, Call[T]]) -> "Callable[Concatenate[Store, P], T]":
-    """A method of `Store` that carries out the call which `make` makes."""
-    @wraps(make)
-    def method(store: "Store", /, *arguments: P.args, **named: P.kwargs) -> T:
-        return store.run(make(*arguments, **named))
-
-    return method
 
 
 class Changes:
@@ -41,7 +28,7 @@ class Changes:
         return map(typed, self._changes)
 
 
-class Store:
+class Store(Interface):
     """A store of typed records. One thread at a time; any number of processes."""
 
     def __init__(self, connection: Connection) -> None:
@@ -78,65 +65,6 @@ class Store:
         """
         with PlainChanges(self._connection, kinds, None if where is None else dict(where), since) as changes:
             yield Changes(changes)
-
-    create = _method(calls.create)
-    get = _method(calls.get)
-    update = _method(calls.update)
-    delete = _method(calls.delete)
-    list = _method(calls.list_records)
-    page = _method(calls.page)
-    history = _method(calls.history)
-    restore = _method(calls.restore)
-    apply = _method(calls.apply)
-
-    ready = _method(calls.ready)
-    claim = _method(calls.claim)
-    heartbeat = _method(calls.heartbeat)
-    complete = _method(calls.complete)
-    fail = _method(calls.fail)
-    release = _method(calls.release)
-    resolve_dependency = _method(calls.resolve_dependency)
-    wait_dependency = _method(calls.wait_dependency)
-
-    sync = _method(calls.sync)
-    stats = _method(calls.stats)
-    check = _method(calls.check)
-
-    create_prd = _method(Named(Prd).create)
-    get_prd = _method(Named(Prd).get)
-    update_prd = _method(Named(Prd).update)
-    delete_prd = _method(Named(Prd).delete)
-    list_prds = _method(Named(Prd).list)
-
-    create_task_spec = _method(Named(TaskSpec).create)
-    get_task_spec = _method(Named(TaskSpec).get)
-    update_task_spec = _method(Named(TaskSpec).update)
-    delete_task_spec = _method(Named(TaskSpec).delete)
-    list_task_specs = _method(calls.list_task_specs)
-
-    create_execution = _method(Named(Execution).create)
-    get_execution = _method(Named(Execution).get)
-    update_execution = _method(Named(Execution).update)
-    delete_execution = _method(Named(Execution).delete)
-    list_executions = _method(calls.list_executions)
-
-    create_dependency = _method(Named(Dependency).create)
-    get_dependency = _method(Named(Dependency).get)
-    update_dependency = _method(Named(Dependency).update)
-    delete_dependency = _method(Named(Dependency).delete)
-    list_dependencies = _method(Named(Dependency).list)
-
-    create_workflow = _method(Named(Workflow).create)
-    get_workflow = _method(Named(Workflow).get)
-    update_workflow = _method(Named(Workflow).update)
-    delete_workflow = _method(Named(Workflow).delete)
-    list_workflows = _method(Named(Workflow).list)
-
-    create_repo_state = _method(Named(RepoState).create)
-    get_repo_state = _method(Named(RepoState).get)
-    update_repo_state = _method(Named(RepoState).update)
-    delete_repo_state = _method(Named(RepoState).delete)
-    list_repo_states = _method(Named(RepoState).list)
 
 
 def connect(path: str = ".", *, directory: str | None = None, daemon: bool = True, start: bool = False) -> Store:

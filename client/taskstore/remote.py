@@ -40,7 +40,7 @@ class LostError(Exception):
 
 
 class UnsendableError(Exception):
-    """The parameters are no JSON; direct access says which of them, and why."""
+    """The parameters are no JSON, or more than a frame holds; direct access says what is wrong, if anything is."""
 
 
 class Remote:
@@ -111,9 +111,12 @@ class Remote:
 def encode(number: int, method: str, parameters: "dict[str, object]") -> bytes:
     """The frame of a request; raises UnsendableError."""
     try:
-        return rpc.request(number, method, parameters)
+        frame = rpc.request(number, method, parameters)
     except (ValueError, TypeError, RecursionError) as error:
         raise UnsendableError from error
+    if len(frame) > rpc.FRAME_BYTES:
+        raise UnsendableError
+    return frame
 
 
 def result_of(method: str, rest: bytes) -> "Any":  # noqa: ANN401 - plain data, as JSON has it

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -9,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.daemons import running_daemon
+from tests.daemons import poll, running_daemon
 
-from taskstore import Prd, Store, connect
+from taskstore import Create, Prd, Store, TaskSpec, connect
+from taskstore.lookout import Lookout
+from taskstore_core.paths import discover
 from taskstore_core.sockets import socket_path
 from taskstore_core.store import Store as Engine
 
@@ -41,6 +44,16 @@ def titles(directory: str) -> list[str]:
         return sorted(prd.title for prd in store.list(Prd))
 
 
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def test_a_killed_daemon_is_passed_by(directory: str) -> None:
     """When its daemon is killed a connection goes on with the files, and a new one finds the next daemon."""
     with running_daemon(directory) as daemon, connect(directory=directory) as store:
@@ -57,8 +70,9 @@ def test_a_killed_daemon_is_passed_by(directory: str) -> None:
 
 
 def test_a_connection_survives_a_daemon_that_is_started_anew(directory: str) -> None:
-    """When its daemon was replaced by another, a connection goes on with that one."""
+    """When its daemon was replaced by another, a connection goes on with that one at once."""
     with connect(directory=directory) as store:
+        store._connection._lookout = Lookout(store._connection.paths, Clock())
         with running_daemon(directory):
             store.create(Prd(title="1"))
             assert uses_daemon(store)
@@ -126,3 +140,91 @@ def test_a_socket_that_others_could_have_made_is_passed_by(directory: str, runti
             store.create(Prd(title="by the files"))
             assert not uses_daemon(store)
     assert titles(directory) == ["by the files"]
+
+
+# Looking again
+
+
+def seen_at_last(store: Store) -> None:
+    """Use the store until it uses a daemon."""
+    for _ in poll():
+        assert [prd.title for prd in store.list(Prd)] == ["1"]
+        if store._connection._remote is not None:
+            return
+
+
+def test_a_daemon_that_comes_later_is_used(directory: str) -> None:
+    """A connection that began without a daemon, or lost it, uses the next one soon after that has come."""
+    with connect(directory=directory) as store:
+        store.create(Prd(title="1"))
+        assert not uses_daemon(store)
+        for _ in range(2):
+            with running_daemon(directory) as daemon:
+                seen_at_last(store)
+                daemon.kill()
+                daemon.wait()
+                assert [prd.title for prd in store.list(Prd)] == ["1"]
+                assert not uses_daemon(store)
+
+
+def test_claims_outlive_a_change_of_sides(directory: str) -> None:
+    """What was claimed by the files is held and completed through a daemon that came meanwhile, pages go on there."""
+    with connect(directory=directory) as store:
+        store.apply([Create(TaskSpec(id=f"t{n}", prd_id="p", phase_name="N", created_at=n + 1))
+                     for n in range(4)])
+        store.create(Prd(title="1"))
+        claim = store.claim(by="ann")
+        assert claim is not None
+        page = store.page(TaskSpec, limit=2)
+        with running_daemon(directory):
+            seen_at_last(store)
+            store.heartbeat(claim)
+            assert store.claim(by="bob", op="1") is not None
+            assert store.complete(claim) == []
+            rest = store.page(TaskSpec, limit=2, cursor=page.cursor)
+            assert [spec.id for spec in (*page.items, *rest.items)] == ["t0", "t1", "t2", "t3"]
+
+
+def test_looks_are_a_second_apart(directory: str) -> None:
+    """The first look is at once, each other a second after the one before; after a loss the next is at once."""
+    clock = Clock()
+    lookout = Lookout(discover(directory), clock)
+    looks = []
+    for _ in range(40):
+        looks.append(lookout.is_due())
+        clock.now += 0.25
+    assert looks == [True, False, False, False] * 10
+    assert lookout.is_due()
+    lookout.hurry()
+    assert lookout.is_due()
+    assert not lookout.is_due()
+
+
+def test_a_silent_daemon_is_passed_by(directory: str) -> None:
+    """One that let its caller wait in vain is not asked again, another in its place is; one that refused is asked."""
+    clock = Clock()
+    lookout = Lookout(discover(directory), clock)
+    assert lookout.places() == []
+    with running_daemon(directory):
+        (place,) = lookout.places()
+        lookout.failed()  # at once: it is leaving, or has too many connections
+        assert lookout.places() == [place]
+        clock.now += 2
+        lookout.failed()
+        assert lookout.places() == []
+    with running_daemon(directory):
+        assert lookout.places() == [place]
+
+
+def test_a_stopped_daemon_costs_one_greeting(directory: str) -> None:
+    """A connection waits for a daemon that is stopped once, and goes over to the one that replaces it."""
+    with running_daemon(directory) as daemon, connect(directory=directory) as store:
+        daemon.send_signal(signal.SIGSTOP)
+        store.create(Prd(title="1"))
+        assert not uses_daemon(store)
+        store._connection._lookout.hurry()
+        assert store._connection._lookout.places() == []
+        daemon.kill()
+        daemon.wait()
+        with running_daemon(directory):
+            seen_at_last(store)

@@ -1,8 +1,11 @@
 """What README, how-tos and examples show is what happens."""
 
+import contextlib
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+from tests.daemons import end_daemons_of, private_folder
 
 from taskstore.cli.commands import COMMANDS
 
@@ -177,8 +181,81 @@ def test_the_library_example(repository: Path) -> None:
     assert '"status":"running"' in run(repository, "taskstore", "export", "task_spec")
 
 
-def test_the_tour(tmp_path: Path) -> None:
-    """The tour runs to its end: what was claimed is completed, and what waited for it is ready."""
-    said = run(tmp_path, sys.executable, str(ROOT / "examples" / "tour.py"))
-    assert "ts-xml is complete" in said
-    assert said.index("ready now because of it") < said.index("ts-pdf  pending") < said.index('{"id":"prd-gifts"')
+# The tour
+
+
+@pytest.fixture
+def places() -> Iterator[dict[str, str]]:
+    """Folders of the test's own for whatever a tour makes, as variables of its environment."""
+    with private_folder() as temporary, private_folder() as runtime:
+        yield {"TMPDIR": temporary, "XDG_RUNTIME_DIR": runtime}
+        end_daemons_of(temporary)
+
+
+def left_by_tour(places: dict[str, str]) -> list[str]:
+    """The processes that work on a tour's store, and its files, with its daemon's socket."""
+    found = [os.path.join(folder, name) for top in places.values() for folder, _, names in os.walk(top)
+             for name in names]
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if f"TASKSTORE_DIR={places['TMPDIR']}".encode() in environment or places["TMPDIR"].encode() in command:
+                found.append(command.decode())
+    return found + os.listdir(places["TMPDIR"])
+
+
+@contextlib.contextmanager
+def tour(places: dict[str, str], examples: Path = ROOT / "examples") -> Iterator["subprocess.Popen[str]"]:
+    """A tour that is under way."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TASKSTORE_")}
+    with subprocess.Popen([sys.executable, str(examples / "tour.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, env={**environment, **places}) as process:
+        yield process
+
+
+def test_the_tour(places: dict[str, str]) -> None:
+    """The tour shows agents take each piece once while `watch` tells of it, says how fast, and leaves nothing."""
+    with tour(places) as process:
+        out, err = process.communicate(timeout=float(PATIENCE_S))
+    assert (process.returncode, err) == (0, "")
+    pieces = {"ts-xml", "ts-pdf", "ts-range", "ts-vat", "ts-mail", "ts-credit", "ts-books"}
+    assert sorted(re.findall(r"(?:ann|bob|cy) │ takes ([a-z-]+)", out)) == sorted(pieces)
+    told = re.findall(r"watch │ [0-9:]{8}  updated  task spec +([a-z-]+) +complete", out)
+    assert set(told) == pieces
+    assert re.search(r"^[1-9][0-9]* claims a second", out, re.MULTILINE)
+    assert re.search(r"^p50 of a call [0-9.]+ ms", out, re.MULTILINE)
+    assert out.index("each piece had one holder") < out.index("nothing is wrong") < out.index('{"id":"ts-label-')
+    assert left_by_tour(places) == []
+
+
+@pytest.mark.parametrize(("number", "moment"), [
+    (signal.SIGINT, "daemon start"), (signal.SIGINT, "watch │"), (signal.SIGTERM, "200 pieces")])
+def test_a_tour_that_is_interrupted(places: dict[str, str], number: int, moment: str) -> None:
+    """Ctrl-C or SIGTERM ends the tour with every process and file of it, whatever it is at, and no traceback."""
+    with tour(places) as process:
+        assert process.stdout is not None
+        assert any(moment in line for line in process.stdout)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=float(PATIENCE_S))
+    assert (process.returncode, err) == (128 + number, "")
+    assert left_by_tour(places) == []
+
+
+@pytest.mark.parametrize(("code", "broken", "said"), [
+    ('say("claim", claim.id,', 'say("claim", "ts-vat",', "has ts-vat, and [a-z]+ got it too"),
+    ("unblocked = store.complete(claim)", "store.complete(claim); store.update_task_spec(claim.id); unblocked = []",
+     "its versions are"),
+    ("unblocked = store.complete(claim)", "raise SystemExit(3)", " failed"),
+], ids=["two holders", "another version", "an agent that fails"])
+def test_a_tour_that_goes_wrong(places: dict[str, str], tmp_path: Path, code: str, broken: str, said: str) -> None:
+    """When an agent does not do what it should, the tour says so, fails, and leaves nothing all the same."""
+    examples = shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    text = (examples / "crew.py").read_text(encoding="utf-8")
+    assert code in text
+    (examples / "crew.py").write_text(text.replace(code, broken), encoding="utf-8")
+    with tour(places, examples) as process:
+        _, err = process.communicate(timeout=float(PATIENCE_S))
+    assert process.returncode == 1
+    assert re.search(f"^tour: .*{said}", err, re.MULTILINE)
+    assert left_by_tour(places) == []

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from taskstore.remote import LostError, Remote, greet, knock
+from taskstore.remote import LostError, knock, reach
 from taskstore.starting import AGAIN_S, READY_S, command, last_failure, run
 from taskstore_core import layout, rpc
 from taskstore_core.errors import InvalidError, ReadOnlyError, TaskStoreError, UnsupportedVersionError
@@ -116,7 +116,7 @@ def _look(paths: Paths) -> "dict[str, Any]":
         found.close()
     who = "a daemon" if found is None else f"a daemon (process {found.pid})"
     try:
-        remote = _reach(paths)
+        remote = reach(paths)
         if remote is not None:
             return {**report, **remote.call("daemon.status", {}), "problem": None}
         problem = f"{who} holds this store, but does not answer; taskstore daemon stop ends it"
@@ -126,11 +126,6 @@ def _look(paths: Paths) -> "dict[str, Any]":
         problem = (f"{who} of another release runs: {error.message}; the files are used directly."
                    " taskstore daemon stop ends it")
     return {**report, "running": True, "problem": problem}
-
-
-def _reach(paths: Paths) -> Remote | None:
-    sock = knock(sockets(paths, os.environ))
-    return greet(sock, paths.directory) if sock is not None else None
 
 
 def _socket(paths: Paths) -> str | None:
