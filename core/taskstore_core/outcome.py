@@ -38,7 +38,7 @@ class Outcome:
 def decide(base: "State", ours: "State", theirs: "State") -> Outcome:
     """The outcome for one record; the same with `ours` and `theirs` exchanged, but for the sides of a conflict."""
     if base and is_deleted(base):
-        ours, theirs = ours or base, theirs or base
+        ours, theirs = (base if _is_no_news(state, base) else state for state in (ours, theirs))
     if same_state(ours, theirs):
         return Outcome(max(ours, theirs, key=_ranks))
     if same_state(theirs, base):
@@ -57,6 +57,11 @@ def decide(base: "State", ours: "State", theirs: "State") -> Outcome:
 def is_deleted(state: "State") -> bool:
     """Whether a state that is not empty is a tombstone."""
     return state[-1][2]
+
+
+def _is_no_news(state: "State", tombstone: "State") -> bool:
+    """Whether a side of what was deleted has no line of it any more, or an older tombstone: it was compacted."""
+    return not state or (is_deleted(state) and state[-1][1] <= tombstone[-1][1])
 
 
 def same_state(one: "State", other: "State") -> bool:

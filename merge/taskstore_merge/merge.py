@@ -19,7 +19,7 @@ from .text import Text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from taskstore_core.jsonl import Row
     from taskstore_core.outcome import State
@@ -86,18 +86,22 @@ class _Merge:
             if outcome.rivals is not None:
                 self.rivals[key] = outcome.rivals
             elif not _reads_as(merged.get(key), outcome):
-                self.extra.append(self._made_so(key, outcome, merged.get(key)))
+                rows = (*ours.get(key, ()), *theirs.get(key, ()))
+                self.extra.append(self._made_so(key, outcome, rows, merged.get(key)))
 
-    def _made_so(self, key: str, outcome: Outcome, merged: "Row | None") -> str:
-        """A line that is newer than all, and says what the record came to."""
+    def _made_so(self, key: str, outcome: Outcome, rows: "Sequence[Row]", merged: "Row | None") -> str:
+        """A line that is newer than those of both sides, and says what the record came to.
+
+        A deletion needs to be newer than the merged lines alone: one that came to be newer than the tombstone of the
+        base for another reason would be taken for another deletion by the next merge.
+        """
         from taskstore_core import change, validation
 
-        wanted = outcome.state[-1] if outcome.state else None
-        stamp = min(MAX_STAMP, 1 + max(row[1] for row in (wanted, merged) if row is not None))
-        if wanted is not None:
-            return change.restamp(self.kind, wanted[3], stamp)
-        tombstone = {self.kind.key: key, "deleted": True, "updated_at": stamp}
-        return validation.encode(self.kind, tombstone)
+        beaten = [merged] if outcome.deleted else [*rows, *outcome.state, merged]
+        stamp = min(MAX_STAMP, 1 + max(row[1] for row in beaten if row is not None))
+        if outcome.state:
+            return change.restamp(self.kind, outcome.state[-1][3], stamp)
+        return validation.encode(self.kind, {self.kind.key: key, "deleted": True, "updated_at": stamp})
 
     def _parts(self, marker_size: int) -> "Iterable[bytes]":
         """The merged file in parts."""
@@ -111,6 +115,7 @@ class _Merge:
         for key in sorted(self.rivals):
             ours, theirs = ([row[3].encode() for row in sorted(state, key=rank)] for state in self.rivals[key])
             lines += blocks.render(ours, theirs, marker_size)
+        # What begins another line is that line, which was written since.
         torn = [line for line in self.torn if not any(each.startswith(line) for each in (*self.kept, *lines))]
         yield b"\n".join([*lines, *(torn or [b""])] if lines or torn else [])
 
