@@ -253,6 +253,7 @@ class AsyncStore:
     sync = _method(calls.sync)
     stats = _method(calls.stats)
     check = _method(calls.check)
+    resolve_conflicts = _method(calls.resolve_conflicts)
 
 
 class AsyncChanges:

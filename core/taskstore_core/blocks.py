@@ -24,14 +24,19 @@ _AROUND = b" \t\r\xef\xbb\xbf"  # what readers pass over around a line
 
 
 class Block:
-    """One block: the places of its sides among the lines that are left without markers, and the lines of its base."""
+    """One block: the places of its sides among the lines that are left without markers, and the lines of its base.
 
-    __slots__ = ("base", "ours", "theirs")
+    `from_ours` and `from_theirs` are lines of a side that are not left, as the other side had taken them out.
+    """
+
+    __slots__ = ("base", "from_ours", "from_theirs", "ours", "theirs")
 
     def __init__(self, ours: range, theirs: range, base: "Sequence[bytes]") -> None:
         self.ours = ours
         self.theirs = theirs
         self.base = base
+        self.from_ours: Sequence[bytes] = ()
+        self.from_theirs: Sequence[bytes] = ()
 
 
 def dissolve(lines: "Sequence[bytes]", start: int = 0) -> tuple[list[bytes], list[Block]]:
@@ -93,4 +98,7 @@ def _add(left: list[bytes], begin: int, ours: list[bytes], base: list[bytes], th
     left += [line for line in ours if line not in taken_away]
     middle = begin + len(left)
     left += [line for line in theirs if line not in taken_away]
-    return Block(range(start, middle), range(middle, begin + len(left)), base)
+    block = Block(range(start, middle), range(middle, begin + len(left)), base)
+    block.from_ours = [line for line in ours if line in taken_away]
+    block.from_theirs = [line for line in theirs if line in taken_away]
+    return block
