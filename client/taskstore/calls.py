@@ -113,7 +113,7 @@ def resolve_conflicts(take: str | None = None, type_: type[Record] | None = None
     Conflicts are settled by `take`, "ours", "theirs" or "newest": all, those of one type, or the one about a record.
     Without it they are only listed. Raises InvalidError, NotFoundError, ReadOnlyError, BusyError.
     """
-    return Call("store.resolve_conflicts", dict, take=take, kind=None if type_ is None else type_.kind, id=id)
+    return Call("store.resolve_conflicts", _plain, take=take, kind=None if type_ is None else type_.kind, id=id)
 
 
 def ready(prd_id: str | None = None, *, limit: int | None = None) -> Call[list[TaskSpec]]:
@@ -234,6 +234,13 @@ def _record(type_: type[RecordT]) -> "Callable[[Any], RecordT]":
 
 def _records(type_: type[RecordT]) -> "Callable[[Any], list[RecordT]]":
     return lambda answer: [from_line(type_, line) for line in answer["items"]]
+
+
+def _plain(answer: object) -> dict[str, Any]:
+    import json
+
+    made: dict[str, Any] = json.loads(to_json(answer))
+    return made
 
 
 def _nothing(_: object) -> None:

@@ -81,7 +81,7 @@ def test_what_needs_no_choice(store: Store, lines: list[Line], title: str | None
 
 @pytest.mark.parametrize(("take", "title"), [("ours", "y"), ("theirs", "z"), ("newest", "z")])
 def test_a_choice(store: Store, take: str, title: str) -> None:
-    """A conflict waits, untouched, until one side is taken: that is the newest version then, and both stay in history."""
+    """A conflict waits, untouched, until one side is taken; that is the newest version then, and both stay."""
     path = write(store, *CONFLICT)
     before = path.read_bytes()
     answer = resolve(store)

@@ -12,7 +12,9 @@ from .versions import differences, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    Conflict = dict[str, str]
+    from typing import Any
+
+    Conflict = dict[str, Any]
 
 
 def resolve_conflicts(arguments: Arguments) -> int:
@@ -38,7 +40,7 @@ def resolve_conflicts(arguments: Arguments) -> int:
 def _print(conflict: "Conflict") -> None:
     """One conflict: what differs between the sides, and what settles it or which side was taken."""
     kind, key = find_kind(conflict["kind"]), conflict["id"]
-    ours, theirs = read(kind, [conflict["ours"], conflict["theirs"]])
+    ours, theirs = read(kind, [to_json(conflict["ours"]), to_json(conflict["theirs"])])
     if conflict["taken"]:
         sys.stdout.write(f"{kind.title} {visible(key)}: {conflict['taken']} is taken\n")
         return
