@@ -79,6 +79,14 @@ def test_what_needs_no_choice(store: Store, lines: list[Line], title: str | None
     assert resolve(store) == {"conflicts": [], "logs": [], "left": 0}
 
 
+def test_what_a_side_took_out(store: Store) -> None:
+    """Of the base's part, which git shows with diff3, lines stay that both sides have; those one took out do not."""
+    old, kept, new = rec(1, "old"), rec(5), rec(7, "z")
+    path = write(store, *block([kept], [old, kept, new], [old, kept]))
+    assert resolve(store)["logs"] == ["prds.jsonl"]
+    assert path.read_bytes() == text(kept, kept, new)
+
+
 @pytest.mark.parametrize(("take", "title"), [("ours", "y"), ("theirs", "z"), ("newest", "z")])
 def test_a_choice(store: Store, take: str, title: str) -> None:
     """A conflict waits, untouched, until one side is taken; that is the newest version then, and both stay."""

@@ -62,6 +62,12 @@ BASE = log(a(5))
                  id="compacted with its tombstone in one, created again in the other"),
     pytest.param(log(a(1), gone("a", 5)), b"", log(a(1), gone("a", 5), make("b", 1)), {"b": {"id": "b"}},
                  [make("b", 1)], id="compacted with its tombstone in one"),
+    pytest.param(log(gone("a", 5)), log(gone("a", 3)), log(gone("a", 5), a(7)), said("x"), [gone("a", 3), a(7)],
+                 id="an older tombstone in one, created again in the other"),
+    pytest.param(BASE, log(a(5), a(9, "y"), a(9)), log(a(5), make("b", 1)), {**said("x"), "b": {"id": "b"}},
+                 [a(5), make("b", 1), a(9), a(9, "y"), a(10)], id="two lines of one version added in one"),
+    pytest.param(log(a(5), a(5, "y")), log(a(5, "y"), a(5)), log(a(5), a(5, "y"), make("b", 1)),
+                 {**said("x"), "b": {"id": "b"}}, [a(5), a(5, "y"), make("b", 1), a(6)], id="lines put in order"),
     pytest.param(log(a(1), a(5)), log(a(5)), log(a(1), a(5), a(7, "y")), said("y"), [a(5), a(7, "y")],
                  id="compacted in one, appended to in the other"),
     pytest.param(log(a(1), a(5)), log(a(1)), log(a(5)), said("x"), [a(6)], id="each removed what the other kept"),
@@ -240,6 +246,17 @@ def test_other_spellings_of_an_id(spelling: Callable[[bytes], bytes]) -> None:
     assert old != make("a/b", 9)
     base = log(make("c", 1), old)
     merged = both(base, base + log(make("a/b", 7, title="y")), base + log(make("a/b", 7, title="z")))
+    assert merged.conflicts == []
+
+
+@pytest.mark.parametrize("spelling", [
+    lambda text: text.replace(b'{"id"', b'{ "id"'), lambda text: text.replace(b'"id":', b'"id": '),
+    lambda text: b'{"title":"x",' + text[1:],
+], ids=["space", "space behind", "another order"])
+def test_other_beginnings(spelling: Callable[[bytes], bytes]) -> None:
+    """Also where the id itself could be told by how a line of ours begins."""
+    base = log(make("c", 1), spelling(make("ab", 9)))
+    merged = both(base, base + log(make("ab", 7, title="y")), base + log(make("ab", 7, title="z")))
     assert merged.conflicts == []
 
 
