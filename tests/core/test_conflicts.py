@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from taskstore_core import signature
 from taskstore_core.conflicts import look, resolve
 from taskstore_core.errors import BusyError, InvalidError, NotFoundError
+from taskstore_core.files import replace_file
 from taskstore_core.kinds import KINDS
 from taskstore_core.methods import dispatch
 from taskstore_core.store import Store
@@ -180,6 +182,18 @@ def test_while_git_writes(tmp_path: Path) -> None:
         record = seen(store)
         assert record is not None
         assert record["title"] == "y"
+
+
+def test_a_file_that_changed(tmp_path: Path) -> None:
+    """A file that somebody changed since it was read is not replaced, and nothing is left beside it."""
+    path = tmp_path / "log"
+    path.write_bytes(b"one\n")
+    before = signature.look(os.fspath(path))
+    path.write_bytes(b"one\ntwo\n")
+    assert not replace_file(os.fspath(path), b"", before)
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"one\ntwo\n", ["log"])
+    assert replace_file(os.fspath(path), b"three\n", signature.look(os.fspath(path)))
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"three\n", ["log"])
 
 
 def test_mode_and_torn_line(store: Store) -> None:
