@@ -106,6 +106,16 @@ def apply(operations: Sequence[Operation], *, op: str | None = None) -> Call[lis
     return Call("store.apply", decode, ops=[one.plain() for one in operations], op=op)
 
 
+def resolve_conflicts(take: str | None = None, type_: type[Record] | None = None, /, id: str | None = None,  # noqa: A002
+                      ) -> Call[dict[str, Any]]:
+    """Settle what a merge left in the logs; as in `taskstore schema store.resolve_conflicts`.
+
+    Conflicts are settled by `take`, "ours", "theirs" or "newest": all, those of one type, or the one about a record.
+    Without it they are only listed. Raises InvalidError, NotFoundError, ReadOnlyError, BusyError.
+    """
+    return Call("store.resolve_conflicts", _plain, take=take, kind=None if type_ is None else type_.kind, id=id)
+
+
 def ready(prd_id: str | None = None, *, limit: int | None = None) -> Call[list[TaskSpec]]:
     """The task specs that may be claimed now, oldest first."""
     return Call("task_spec.ready", _records(TaskSpec), prd_id=prd_id, limit=limit)
@@ -224,6 +234,13 @@ def _record(type_: type[RecordT]) -> "Callable[[Any], RecordT]":
 
 def _records(type_: type[RecordT]) -> "Callable[[Any], list[RecordT]]":
     return lambda answer: [from_line(type_, line) for line in answer["items"]]
+
+
+def _plain(answer: object) -> dict[str, Any]:
+    import json
+
+    made: dict[str, Any] = json.loads(to_json(answer))
+    return made
 
 
 def _nothing(_: object) -> None:

@@ -71,6 +71,7 @@ class Interface:
     sync = _method(calls.sync)
     stats = _method(calls.stats)
     check = _method(calls.check)
+    resolve_conflicts = _method(calls.resolve_conflicts)
 
     create_prd = _method(Named(Prd).create)
     get_prd = _method(Named(Prd).get)

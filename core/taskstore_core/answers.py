@@ -66,6 +66,7 @@ _PROBLEM = _object(
     problem=_TEXT, severity={"enum": ["error", "warning", "note"]}, message=_TEXT, mend=_TEXT, file=_or_null(_TEXT),
     line=_or_null({"type": "integer", "minimum": 1}), id=_or_null(_TEXT), fixable=_FLAG, fixed=_FLAG)
 _CHECK = _object(problems=_array(_PROBLEM), left=_COUNT)
+_TAKE: "Schema" = {"enum": ["ours", "theirs", "newest"]}
 _HEARTBEAT = _object(id=_TEXT, by=_TEXT, expires_at={"type": "integer"})
 
 
@@ -82,6 +83,10 @@ def _answer(method: Method, record: "Schema") -> "Schema":
         "sync": _SYNC,
         "stats": _STATS,
         "check": _CHECK,
+        "resolved": _object(
+            conflicts=_array(_object(kind={"enum": list(KINDS)}, id=_TEXT, ours=either, theirs=either,
+                                     taken=_or_null({"enum": ["ours", "theirs"]}))),
+            logs=_array(_TEXT), left=_COUNT),
         "claim": _or_null(_with(record, token=_TEXT)),
         "heartbeat": _HEARTBEAT,
         "completed": _with(record, unblocked=_array(_TEXT)),
@@ -118,10 +123,13 @@ _PARAMETERS: "dict[str, tuple[Schema, str]]" = {
     "by": (_WORD, "Who claims, or holds: a name of the caller's choice."),
     "token": (_TEXT, "What the claim answered with."),
     "lease_ms": (_DURATION, "How long to hold it, in ms; 900000 (15 min) by default."),
+    "take": (_TAKE, "Which version of what is in conflict is to count; newest is the same on every machine."),
     "payload": (_TEXT, "What to hand to whoever waits."),
     "timeout_ms": ({"type": "integer", "minimum": 0, "maximum": MAX_STAMP}, _TIMEOUT),
 }
 _OF_METHOD: "dict[tuple[str, str], str]" = {
+    ("store.resolve_conflicts", "kind"): "Only conflicts of this kind.",
+    ("store.resolve_conflicts", "id"): "Only the conflict about this record: its id, or enough of its beginning.",
     ("record.get", "id"): "The record's id, or enough of its beginning.",
     ("task_spec.claim", "id"): "The task spec's id; without it, the oldest that is ready.",
 }

@@ -1,4 +1,4 @@
-"""A batch: creates, updates, deletes, imports and restores that happen together or not at all."""
+"""A batch: creates, updates, deletes, imports, restores and choices that happen together or not at all."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,7 +25,10 @@ _ID_LENGTH = 8
 
 
 class Operation:
-    """One change: `verb` is "create", "update", "delete", "import" or "restore"; `fields` its values, with the id."""
+    """One change: `verb` is "create", "update", "delete", "import" or "restore"; `fields` its values, with the id.
+
+    Within the store also "choose", whose `line` is to be the newest version, deletion or not.
+    """
 
     __slots__ = ("fields", "if_updated_at", "kind", "verb")
 
@@ -120,6 +123,8 @@ def _row(view: "View", operation: Operation, fields: dict[str, object], known: "
         case "restore":
             version = _stamp("version", fields.get("version"))
             return change.restore(kind, key, view.versions(kind, key), known, version, view.mark())
+        case "choose":
+            return change.choose(kind, str(fields["line"]), known, view.mark())
         case verb:
             raise InvalidError(f"there is no operation {verb!r}",
                                hint="operations: create, update, delete, import, restore", field="op")
@@ -128,10 +133,11 @@ def _row(view: "View", operation: Operation, fields: dict[str, object], known: "
 def _follow_up(view: "View", operation: Operation, row: "Row") -> None:
     """What a change of a task spec means for others: no circle of needs, and no lease on what somebody set aside."""
     verb, fields = operation.verb, operation.fields
-    if verb in {"create", "restore"} or (verb == "update" and "depends_on" in fields):
+    if verb in {"create", "restore", "choose"} or (verb == "update" and "depends_on" in fields):
         refuse_cycle(view, row[0], needs_of(row[1:4]))
-    status = parse_object(row[3]).get("status") if verb == "restore" else fields.get("status", "running")
-    if verb == "delete" or (verb in {"update", "restore"} and status != "running"):
+    again = verb in {"restore", "choose"}
+    status = parse_object(row[3]).get("status") if again else fields.get("status", "running")
+    if verb == "delete" or ((again or verb == "update") and status != "running"):
         view.end_lease(row[0])
 
 

@@ -119,6 +119,21 @@ def bring_in(kind: Kind, fields: Mapping[str, object], known: "Known") -> "Row |
     return None if known and known[0] >= row[1] else row
 
 
+def choose(kind: Kind, line: str, known: "Known", mark: Mapping[str, object] = _UNMARKED) -> "Row":
+    """One line of a record once more, deletion or not, as the newest: what settles a conflict."""
+    return _row(kind, restamp(kind, line, next_stamp(known[0] if known else None), mark))
+
+
+def restamp(kind: Kind, line: str, stamp: int, mark: Mapping[str, object] = _UNMARKED) -> str:
+    """A stored line under another stamp, byte for byte but for that and what belonged to the line alone."""
+    fields = validation.raw_fields(line)
+    for name in RESERVED:
+        if name != "deleted":
+            fields.pop(name, None)
+    fields["updated_at"] = validation.raw_value(stamp)
+    return validation.encode(kind, fields | _raw(mark), limited=False)  # another tool's may be longer than ours
+
+
 def _live(kind: Kind, key: str, known: "Known", if_updated_at: int | None) -> tuple[int, str]:
     if known is None:
         raise NotFoundError(f"there is no {kind.title} {key}")

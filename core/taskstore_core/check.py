@@ -4,12 +4,12 @@ Files and permissions first, then the lines of the logs, then what they say, and
 It looks at the files itself: what the cache holds is one of the things in doubt.
 """
 
-from . import check_files, check_records
+from . import check_files, check_records, conflicts
 from .cache import Cache, Checkpoint
 from .errors import TaskStoreError
 from .jsonl import index_or_error
 from .kinds import KINDS, Kind
-from .problems import Problem, error
+from .problems import Problem, error, warning
 from .store import Store
 from .sync import LogReport, sync_log
 
@@ -42,6 +42,7 @@ def _look(store: Store) -> "Iterator[Problem]":
     fresh, reports = _read_anew(store)
     try:
         yield from _bad_lines(reports)
+        yield from _merges(store)
         yield from check_records.look(fresh)
         yield from _drift(store, fresh)
     finally:
@@ -71,6 +72,20 @@ def _bad_lines(reports: dict[str, LogReport]) -> "Iterator[Problem]":
         if report.bad_lines > len(report.bad):
             yield error("bad_line", f"{report.bad_lines - len(report.bad)} more lines are not records",
                         f"look at {log} in an editor", file=log)
+
+
+def _merges(store: Store) -> "Iterator[Problem]":
+    """What merges left with markers in the logs."""
+    for kind in KINDS.values():
+        found = conflicts.look(kind, conflicts.read(store, kind)[1])
+        if found is None:
+            continue
+        for one in found.conflicts:
+            yield error("conflict", f"{one.key} was changed on two branches with the same stamp; the later line counts"
+                        " until somebody chooses", f"taskstore resolve-conflicts {kind.name} {one.key} --take …",
+                        file=kind.log, key=one.key)
+        yield warning("markers", "a merge left markers between the lines; readers pass them over",
+                      "taskstore resolve-conflicts", file=kind.log)
 
 
 def _drift(store: Store, fresh: Cache) -> "Iterator[Problem]":

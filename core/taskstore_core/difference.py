@@ -14,6 +14,7 @@ from .chunks import hash_of
 from .jsonl import BadLineError, index_or_error, indexer
 from .kinds import Kind
 from .source import Source
+from .versions import newest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -170,11 +171,9 @@ def find(cache: Cache, kind: Kind, source: Source) -> Difference | None:
     found.affected -= {"", chunks.BAD}
     found.offset, found.lines = walk.offset, walk.line
     found.unterminated = walk.offset > 0 and source.read(walk.offset - 1, walk.offset) != b"\n"
-    for _, row in sorted(_rows_of(walk, found), key=lambda pair: pair[0]):
-        if OP_KEY in row[3]:
-            found.marked.append(row)
-        if row[0] not in found.rows or row[1] >= found.rows[row[0]][1]:
-            found.rows[row[0]] = row
+    rows = [row for _, row in sorted(_rows_of(walk, found), key=lambda pair: pair[0])]
+    found.marked = [row for row in rows if OP_KEY in row[3]]
+    found.rows = newest(rows)
     return found if _lay_out(walk, found) else None
 
 

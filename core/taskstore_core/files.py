@@ -2,6 +2,12 @@
 
 import os
 
+from . import signature
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .signature import Signature
+
 
 def share_like_folder(fd: int, path: str) -> None:
     """Give a file of ours the permission bits of its folder, but for execute; so a shared repository stays shared."""
@@ -43,6 +49,32 @@ def create_file(path: str, content: bytes) -> bool:
             return False
     finally:
         os.unlink(temporary)
+    sync_folder(folder)
+    return True
+
+
+def replace_file(path: str, content: bytes, expected: "Signature") -> bool:
+    """Put a file with `content` in the place of `path`, whole or not at all, and sync both; False where it changed.
+
+    `expected` is the signature of the file that the content was made from. Mode and owner's rights stay.
+    """
+    import tempfile
+
+    folder = os.path.dirname(path)
+    fd, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, os.stat(path).st_mode & 0o7777)
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        if signature.look(path) != expected:
+            os.unlink(temporary)
+            return False
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
     sync_folder(folder)
     return True
 

@@ -212,6 +212,13 @@ def _check_store(store: "Store", *, fix: bool = False) -> "Result":
     return check(store, fix=fix)
 
 
+def _resolve_conflicts(store: "Store", take: str | None = None, kind: str | None = None,
+                       id: str | None = None) -> "Result":  # noqa: A002
+    from .conflicts import resolve
+
+    return resolve(store, take, None if kind is None else find_kind(kind), id)
+
+
 def _ready(store: "Store", prd_id: str | None = None, limit: int | None = None) -> "Result":
     from .ready import list_ready
     from .request import check_number
@@ -279,6 +286,9 @@ METHODS: dict[str, Method] = {method.name: method for method in (
     Method("store.stats", "", "stats", "Counts by kind and status.", _stats),
     Method("store.check", "fix:boolean?", "check",
            "Everything that is wrong, where, and what mends it; with `fix`, what is safe is mended.", _check_store),
+    Method("store.resolve_conflicts", "take:string? kind:string? id:string?", "resolved",
+           "Settle what a merge left in the logs, conflicts as `take` says: all, those of a kind, or of one record.",
+           _resolve_conflicts),
     Method("task_spec.ready", "prd_id:string? limit:integer?", "items",
            "The task specs that may be claimed now, oldest first.", _ready),
     Method("task_spec.claim", "by:string id:string? prd_id:string? lease_ms:integer? op:string?", "claim",

@@ -68,11 +68,11 @@ def check_id(kind: Kind, key: object) -> None:
         raise InvalidError(f"{kind.key}: {key[:80]!r} holds control characters", field=kind.key)
 
 
-def encode(kind: Kind, raw: Mapping[str, object]) -> str:
-    """The line for a record, its keys in the order of the format; raises InvalidError over MAX_RECORD bytes."""
+def encode(kind: Kind, raw: Mapping[str, object], *, limited: bool = True) -> str:
+    """The line for a record, its keys in the order of the format; if `limited`, InvalidError over MAX_RECORD bytes."""
     ordered = {**{name: raw[name] for name in kind.keys if name in raw}, **raw}
     line = msgspec.json.encode(ordered)
-    if len(line) > MAX_RECORD:
+    if limited and len(line) > MAX_RECORD:
         raise InvalidError(f"{kind.title}: {len(line)} bytes, a record may have {MAX_RECORD}",
                            hint="keep long content in a file of its own and name it here")
     return line.decode()

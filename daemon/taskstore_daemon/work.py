@@ -13,8 +13,9 @@ EACH = {name: (kind,) for name, kind in KINDS.items()}
 _FLUSH = "flush"
 _SHORT = 200
 """Rows of a list that is answered on the loop; at 0.1 ms a hundred, a longer one goes to a thread."""
-_LONG = frozenset({"record.history", "store.sync", "store.stats", "store.check", "task_spec.ready"})
-"""Reads that look at many rows or at files."""
+_LONG = frozenset({"record.history", "store.sync", "store.stats", "store.check",
+                   "store.resolve_conflicts", "task_spec.ready"})
+"""What looks at many rows or at files."""
 
 
 class NoMethodError(Exception):

@@ -82,6 +82,10 @@ def call_all(call: Caller) -> None:
     call("dependency.wait", id="d")
     with open(call.store.paths.file("prds.jsonl"), "a", encoding="utf-8") as log:
         log.write("no record\n")
+        log.write('<<<<<<< ours\n{"id":"k","title":"1","updated_at":5}\n=======\n'
+                  '{"id":"k","title":"2","updated_at":5}\n>>>>>>> theirs\n')
+    assert call("store.resolve_conflicts")["left"] == 1
+    assert call("store.resolve_conflicts", take="newest", kind="prd", id="k")["conflicts"][0]["taken"] == "theirs"
     call("store.sync", full=True)
     call("store.stats")
     assert call("store.check")["left"]

@@ -79,7 +79,7 @@ def test_a_sound_store(store: Store, other: Store) -> None:
     """Of an empty store, and of one in which nothing is wrong, nothing is said, and `fix` changes no file."""
     assert found(store) == []
     fill(store)
-    append(store, "prd", b"", b"<<<<<<< ours", b"=======", b">>>>>>> theirs")
+    append(store, "prd", b"")
     before = {path: path.read_bytes() for path in Path(store.paths.directory).glob("*.jsonl")}
     for opened in (store, other):
         assert found(opened) == found(opened, fix=True) == []
@@ -106,6 +106,19 @@ def test_bad_lines(store: Store) -> None:
     assert "line 4 of prds.jsonl" in one["mend"]
     assert "updated_at is not an integer" in last["message"]
     assert log(store).read_bytes() == before
+
+
+def test_what_a_merge_left(store: Store) -> None:
+    """Markers are told of, and each record that two sides changed with one stamp, until somebody chooses."""
+    block: list[bytes | dict[str, object]] = [
+        b"<<<<<<< ours", {"id": "z", "title": "T", "updated_at": 5}, b"=======",
+        {"id": "z", "title": "U", "updated_at": 5}, b">>>>>>> theirs"]
+    append(store, "prd", *block)
+    assert found(store, fix=True) == [("conflict", "prds.jsonl", None, "z"), ("markers", "prds.jsonl", None, None)]
+    append(store, "prd", {"id": "z", "title": "V", "updated_at": 6})
+    assert found(store) == [("markers", "prds.jsonl", None, None)]
+    dispatch(store, "store.resolve_conflicts", {})
+    assert found(store) == []
 
 
 def test_very_many_bad_lines(store: Store) -> None:

@@ -120,6 +120,15 @@ _STORE = (
             Argument("--fix", "flag", "mend what is safe to mend"),
             description="Looks at files, logs and cache, and says what is wrong, what it means and what mends it."
                         " Exits with 1 if anything but notes is left."),
+    Command("resolve-conflicts", "conflicts:resolve_conflicts", "settle what a merge left in the logs",
+            Argument("KIND", "optional", "only conflicts of this kind"),
+            Argument("ID", "optional", "only the one about this record: its id, or enough of its beginning"),
+            Argument("--take", "value", "ours, theirs or newest: the version that is to count", metavar="SIDE"),
+            description="Settles what the merge driver or git's text merge left with markers in the logs. What two"
+                        " sides changed with the same stamp waits for --take and is listed until then, with exit"
+                        " status 1. Markers go once a log has no conflict; no line is lost.",
+            examples=("resolve-conflicts", "resolve-conflicts --take newest",
+                      "resolve-conflicts ts ts-1 --take theirs")),
     Command("export", "exchange:export", "print all records, or those of a kind, as JSON lines",
             Argument("KIND", "optional", "only this kind, as bare records"),
             description='Prints {"kind":…,"record":…} a line, or for one KIND its records as they stand in the log.'

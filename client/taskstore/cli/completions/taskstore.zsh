@@ -29,6 +29,7 @@ _shtab_taskstore_commands() {
     list-task-specs:'List the task specs of a prd.'
     ready:'Lists what may be claimed now: pending, or running under no live lease, with'
     release:'End a claim: the task spec is pending again.'
+    resolve-conflicts:'Settles what the merge driver or git'"'"'s text merge left with markers in the'
     resolve-dependency:'Say that a dependency between executions is resolved.'
     restore:'Writes an earlier version of a record once more, as its newest: the last one'
     schema:'Print the json schema of a kind, or of what a method answers with.'
@@ -340,6 +341,21 @@ _shtab_taskstore_release_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_taskstore_release_defaults_added=0
 
+_shtab_taskstore_resolve_conflicts_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--take[ours, theirs or newest\: the version that is to count]:SIDE:"
+  "--store[use the store in DIR instead of the repository\'s]:DIR:"
+  "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
+  "--jsonl[print one JSON record a line]"
+  "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
+  ":only conflicts of this kind:"
+  ":only the one about this record\: its id, or enough of its beginning:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_taskstore_resolve_conflicts_defaults_added=0
+
 _shtab_taskstore_resolve_dependency_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--payload[what to hand over to whoever waits]:TEXT:"
@@ -522,6 +538,7 @@ _shtab_taskstore() {
         list-task-specs) _arguments -C -s $_shtab_taskstore_list_task_specs_options ;;
         ready) _arguments -C -s $_shtab_taskstore_ready_options ;;
         release) _arguments -C -s $_shtab_taskstore_release_options ;;
+        resolve-conflicts) _arguments -C -s $_shtab_taskstore_resolve_conflicts_options ;;
         resolve-dependency) _arguments -C -s $_shtab_taskstore_resolve_dependency_options ;;
         restore) _arguments -C -s $_shtab_taskstore_restore_options ;;
         schema) _arguments -C -s $_shtab_taskstore_schema_options ;;
