@@ -27,7 +27,9 @@ def look(paths: Paths) -> "Iterator[Problem]":
                         f"chmod u+rwx {folder}, or run as {_owner(folder)}", file=folder)
     for name in (*LOGS, ".gitignore"):
         yield from _file(paths, name)
-        yield from _markers(paths, name)
+    for name in LOGS:
+        if os.path.isfile(paths.file(name)) and not os.path.islink(paths.file(name)):
+            yield from _markers(paths, name)
     for name in ("lock", "outbox", "leases.db"):
         path = paths.local(name)
         if os.path.lexists(path):
@@ -84,8 +86,9 @@ def _markers(paths: Paths, name: str) -> "Iterator[Problem]":
         return
     lines = [number for number, line in enumerate(data.split(b"\n"), 1) if line.startswith(_MARKERS)]
     if lines:
-        yield error("conflict_markers", f"{len(lines)} conflict markers of a merge: of the lines between them"
-                    " the newest version counts, as if all had been meant",
+        many = f"{len(lines)} conflict marker{'s' * (len(lines) > 1)}"
+        yield error("conflict_markers", f"{many} of a merge: of the lines between them the newest version counts, as"
+                    " if all had been meant",
                     "delete the marker lines, and what is not wanted of the lines between them",
                     file=name, line=lines[0])
 

@@ -99,7 +99,7 @@ def _note(report: Report, path: str, name: str, work: "Callable[[], bool]") -> N
 
 def _install_hook(place: Place, name: str, path: str) -> bool:
     content = files.read(path)
-    new = _with_block(path, content, hook_body(name, place.programs.taskstore))
+    new = _with_block(path, content, hook_body(name, place.programs.taskstore, place.programs.interpreter))
     if new == content:
         return False
     create_folder(os.path.dirname(path))

@@ -7,7 +7,7 @@ from taskstore_core.layout import IGNORED
 from taskstore_core.paths import HOME, Paths, bare_home, bare_worktree, discover
 
 from .git import Git, GitError
-from .scripts import DRIVER, find_program
+from .scripts import DRIVER, find_program, interpreter_of
 
 
 class Place:
@@ -56,10 +56,11 @@ class Place:
 
 
 class Programs:
-    """The absolute paths of our programs, as git is to run them."""
+    """The absolute paths of our programs, as git runs them; `interpreter` is "" where it cannot be called itself."""
 
     def __init__(self, argv0: str, interpreter: str) -> None:
         self.taskstore = find_program("taskstore", argv0, interpreter)
+        self.interpreter = interpreter_of(self.taskstore, interpreter)
         self.driver = find_program(DRIVER, argv0, interpreter)
 
 
