@@ -139,7 +139,7 @@ def _main_worktree(folder: str) -> str:
         common = _common_dir(git_dir)
         if os.path.basename(common) == ".git" and not _is_bare(common):
             return os.path.dirname(common)
-    elif os.path.isfile(f"{folder}/.git") and _is_bare(git_dir):  # ".git" names a bare repository beside its worktrees
+    elif _is_bare(git_dir):  # a bare repository that is called ".git", or named by a file of that name
         common = git_dir
     else:
         return folder
@@ -152,10 +152,20 @@ def _is_git_dir(folder: str) -> bool:
 
 
 def _is_bare(git_dir: str) -> bool:
-    """Whether a git dir has no main worktree. An index says that it has one; else git is asked, which takes 3 ms."""
-    if os.path.exists(f"{git_dir}/index"):
+    """Whether a git dir has no main worktree. An index or the configuration says it; else git does, in 3 ms."""
+    if os.path.exists(f"{git_dir}/index") or _says_it_is_not(git_dir):
         return False
-    return _git(f"--git-dir={git_dir}", "rev-parse", "--is-bare-repository") == "true"  # named: GIT_DIR is set in hooks
+    return _git(f"--git-dir={git_dir}", "rev-parse", "--is-bare-repository") == "true"  # hooks have a GIT_DIR
+
+
+def _says_it_is_not(git_dir: str) -> bool:
+    """Whether the configuration says it has a main worktree, as git writes it into every new one that does."""
+    try:
+        with open(f"{git_dir}/config", "rb") as file:
+            content = file.read()
+    except OSError:
+        return False
+    return b"\n\tbare = false\n" in content and b"worktreeconfig" not in content.lower()
 
 
 def _git(*arguments: str) -> str:

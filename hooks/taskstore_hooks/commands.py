@@ -123,6 +123,7 @@ def _tell(report: "Report", done: str, nothing: str) -> None:
              for word in report.changed]
     if words:
         sys.stdout.write(f"{done}: {', '.join(words)}\n")
+        sys.stdout.writelines(f"git looks for hooks in {visible(folder)}\n" for folder in report.folders)
     elif nothing:
         sys.stdout.write(f"{nothing}\n")
     for path, reason in report.left:

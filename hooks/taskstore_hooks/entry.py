@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from taskstore_core.paths import Paths
 
-BOUND_S = 0.9
-"""From here on; the interpreter's start has taken the rest of the second."""
+BOUND_S = 0.8
+"""From here on; the rest of the second is for the interpreter to start and end."""
 GREETING_S = 0.3
 """How long a daemon may take to greet before the files are used."""
 _MAX_LINE = 500

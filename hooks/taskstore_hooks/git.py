@@ -11,6 +11,7 @@ LOCAL = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PR
          "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_CONFIG", "GIT_IMPLICIT_WORK_TREE",
          "GIT_INTERNAL_SUPER_PREFIX")
 """Variables that say which repository is meant. Those that configure git stay: they may be what lets us in."""
+_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 class GitError(TaskStoreError):
@@ -57,5 +58,24 @@ class Git:
         """Give a variable of this clone its value; whether it had another. Raises GitError."""
         if self.setting(name) == value:
             return False
-        self.ask("config", "--local", "--replace-all", name, value)
+        self._change("--replace-all", name, value)
         return True
+
+    def drop(self, section: str) -> None:
+        """Remove a section of the configuration of this clone; raises GitError."""
+        self._change("--remove-section", section)
+
+    def _change(self, *words: str) -> None:
+        """Change the configuration. Git does not wait for its lock, and agents run `init` at the same time."""
+        import time
+
+        for pause in _PAUSES_S:
+            try:
+                self.ask("config", "--local", *words)
+            except GitError as error:
+                if "could not lock" not in error.message:
+                    raise
+                time.sleep(pause)
+            else:
+                return
+        self.ask("config", "--local", *words)

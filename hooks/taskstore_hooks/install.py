@@ -21,7 +21,7 @@ from .scripts import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 SECTION = f"merge.{DRIVER}"
 
@@ -29,18 +29,23 @@ SECTION = f"merge.{DRIVER}"
 class Report:
     """What was changed, as words for people; `left` are files that were left alone, with the reason."""
 
-    def __init__(self) -> None:
+    def __init__(self, folders: "Sequence[str]" = ()) -> None:
+        """`folders` are those that hooks are in."""
+        self.folders = folders
         self.changed: list[str] = []
         self.left: list[tuple[str, str]] = []
 
     def plain(self) -> dict[str, object]:
         """As plain data."""
-        return {"changed": self.changed, "left": [{"file": path, "reason": reason} for path, reason in self.left]}
+        left = [{"file": path, "reason": reason} for path, reason in self.left]
+        return {"folders": self.folders, "changed": self.changed, "left": left}
 
 
 def install(place: Place) -> Report:
     """Install whatever is missing; raises GitError, OSError."""
-    report = Report()
+    report = Report(place.hook_folders)
+    if not place.hook_folders:
+        report.left.append((place.paths.directory, "hooks are for the store at the top of the repository"))
     for name, path in hook_files(place, report):
         _note(report, path, name, partial(_install_hook, place, name, path))
     named = place.git.set(f"{SECTION}.name", DRIVER_TITLE)
@@ -55,7 +60,7 @@ def install(place: Place) -> Report:
 
 def uninstall(place: Place) -> Report:
     """Take out whatever is there; raises GitError, OSError."""
-    report = Report()
+    report = Report(place.hook_folders)
     for name, path in hook_files(place, report):
         for each in (path, f"{path}.legacy"):
             _note(report, each, name, partial(_take_block, each, SHEBANG))
@@ -63,7 +68,7 @@ def uninstall(place: Place) -> Report:
         if folder == os.path.normpath(f"{os.path.dirname(place.exclude)}/../hooks"):
             files.remove_folder(folder)  # git's own, and only if it is empty
     if place.git.setting(f"{SECTION}.driver") is not None:
-        place.git.ask("config", "--local", "--remove-section", SECTION)
+        place.git.drop(SECTION)
         report.changed.append("merge driver")
     _uninstall_attributes(place, report)
     if _take_block(place.exclude, b""):

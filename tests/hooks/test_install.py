@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.hooks.conftest import HOOKS, NAME, Clone, files_of, record
+from tests.hooks.conftest import HOOKS, NAME, PATIENCE_S, PROGRAM, Clone, files_of, record
 
 BLOCK = "# >>> taskstore >>>"
 LINE = b"*.jsonl merge=taskstore-merge -text\n"
@@ -136,6 +136,19 @@ def test_what_a_user_wrote_since_stays(clone: Clone) -> None:
     clone.run("uninstall-hooks")
     assert (clone.hooks / "pre-commit").read_text() == "#!/bin/sh\necho mine >> ran\n"
     assert not (clone.hooks / "post-merge").exists()
+
+
+def test_many_at_once(clone: Clone) -> None:
+    """Any number of agents may run init at the same time: all succeed, and each thing is there once."""
+    running = [subprocess.Popen([PROGRAM, "init"], cwd=clone.top, env=clone.environment, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(8)]
+    for process in running:
+        assert process.communicate(timeout=PATIENCE_S)[1] == b""
+        assert process.returncode == 0
+    assert (clone.hooks / "pre-commit").read_text().count(BLOCK) == 1
+    assert (clone.top / ".git" / "info" / "exclude").read_text().count(BLOCK) == 1
+    assert (clone.top / ".git" / "config").read_text().count("driver = ") == 1
+    assert changed(clone, "init") == []
 
 
 # Hooks of others
@@ -336,7 +349,9 @@ def test_in_a_submodule(clone: Clone, tmp_path: Path) -> None:
 
 def test_a_store_that_hooks_would_not_find(clone: Clone) -> None:
     """A second store in a repository gets attributes, driver and patterns; hooks are for the one at the top."""
-    assert changed(clone, "init", "--store", str(clone.top / "sub dir" / "second")) == EVERYTHING[len(HOOKS):]
+    done = clone.run("init", "--json", "--store", str(clone.top / "sub dir" / "second"))
+    assert json.loads(done.stdout)["git"]["changed"] == EVERYTHING[len(HOOKS):]
+    assert "at the top" in json.loads(done.stdout)["git"]["left"][0]["reason"]
     assert clone.git("status", "--porcelain", "-uall").stdout.count("second/") == 8  # and neither cache nor lock
     assert clone.git("check-attr", "merge", "sub dir/second/prds.jsonl").stdout.endswith(": taskstore-merge\n")
 
