@@ -88,9 +88,7 @@ def _outcome(directory: str | None) -> str:
 
 
 def _let_go(keep: int) -> None:
-    """Keep none of the descriptors we were given, nor what git says of the repository it works on."""
-    from .git import LOCAL
-
+    """Keep none of the descriptors we were given."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(null, number)
@@ -100,8 +98,6 @@ def _let_go(keep: int) -> None:
                 os.close(number)
             except OSError:
                 continue  # that of the listing itself
-    for variable in LOCAL:
-        os.environ.pop(variable, None)
 
 
 def _level(directory: str | None) -> None:

@@ -40,6 +40,7 @@ def test_a_clone_without_hooks_and_driver(merged: Clone) -> None:
     found = problems(second, status=1)
     assert set(found) == {"no_driver", "no_hook"}
     assert (found["no_driver"]["severity"], found["no_hook"]["severity"]) == ("warning", "note")
+    assert "has no merge driver" in str(found["no_driver"]["message"])
     second.environment["PATH"] = f"{merged.top.parent}:{second.environment['PATH']}"
     assert all(each["fixed"] for each in problems(second, "--fix", status=0).values())
     assert problems(second) == {}

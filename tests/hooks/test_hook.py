@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +15,11 @@ from tests.daemons import running_daemon
 from tests.hooks.conftest import HOOKS, PROGRAM, Clone, files_of, record
 from tests.hooks.test_install import level
 
+from taskstore_core.store import Store
 from taskstore_hooks import entry
 
 LIMIT_S = 20.0
-"""What would otherwise hang for ever is ended by then; how long it takes is the benchmark's to say."""
+"""What would otherwise hang for ever is ended by then; how long it takes, the benchmark says."""
 
 
 @contextlib.contextmanager
@@ -73,12 +73,13 @@ def test_through_a_daemon(tied: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", tied.environment["XDG_RUNTIME_DIR"])
     monkeypatch.setenv("TMPDIR", tied.environment["TMPDIR"])
     with running_daemon(str(tied.store)):
-        before = requests(tied)
+        first, second = requests(tied), requests(tied)  # asking is a request, too
         tied.write("prds.jsonl", *(record(f"p{n}") for n in range(3)))
+        (tied.store / "store.db").unlink()  # so that the daemon's own look at the files is not enough
         said = hook(tied)
         assert said == ""
         assert level(tied)
-        assert requests(tied) > before
+        assert requests(tied) - second > second - first
 
 
 def requests(clone: Clone) -> int:
@@ -104,15 +105,14 @@ def test_a_daemon_that_is_stopped(tied: Clone, monkeypatch: pytest.MonkeyPatch) 
 def test_what_waits_in_the_outbox_is_in_the_log_before_git_commits(tied: Clone) -> None:
     """A line that was acknowledged and not yet appended stands in its log when pre-commit is over."""
     tied.run("create", "prd", "--set", "id=p1", "--set", "title=T")
-    log = (tied.store / "prds.jsonl").read_bytes()
-    outbox = tied.top / ".git" / "taskstore" / "outbox"
-    marks = outbox.read_bytes()
-    applied = marks.index(b'{"applied"')
-    outbox.write_bytes(marks[:applied] + bytes(len(marks) - applied))  # as a crash leaves it, before the append
-    (tied.store / "prds.jsonl").write_bytes(b"")
-    (tied.store / "store.db").unlink()
+    with Store.open(str(tied.top)) as store, store.lock():
+        _, outbox = store._keeper.leveled()
+        outbox.append([[("prds.jsonl", record("p2"))]])  # and no more: as a crash before the append leaves it
+        outbox.pending.clear()
+    assert level(tied)
     tied.commit()
-    assert (tied.store / "prds.jsonl").read_bytes() == log
+    assert (tied.store / "prds.jsonl").read_text().splitlines()[1:] == [record("p2")]
+    assert level(tied)
 
 
 # Its manners
@@ -122,9 +122,7 @@ def test_a_held_lock(tied: Clone) -> None:
     """A lock that somebody keeps holds up neither the commit nor anybody after it: one line says so."""
     tied.write("prds.jsonl", record("p1"))
     with held(tied.top / ".git" / "taskstore" / "lock"):
-        began = time.monotonic()
         said = tied.commit().stderr
-        assert time.monotonic() - began < LIMIT_S
     assert said == "taskstore: pre-commit: not in sync within a second: the next command does it\n"
     assert not level(tied)
     assert hook(tied) == ""
@@ -227,11 +225,11 @@ def test_an_error_of_ours_is_no_error_of_gits(tied: Clone, monkeypatch: pytest.M
                                               capfd: pytest.CaptureFixture[str]) -> None:
     """Whatever is raised within, of whichever kind, is one line and status 0; the process that waits never does it."""
     def fail(_: object) -> None:
-        raise SystemExit("some\nreason")
+        raise SystemExit("some\nreason\x1b[31m")
 
     monkeypatch.setattr(entry, "_level", fail)
     assert entry.run("post-merge", str(tied.store)) == 0
-    assert capfd.readouterr().err == "taskstore: post-merge: SystemExit: some reason\n"
+    assert capfd.readouterr().err == "taskstore: post-merge: SystemExit: some reason\\x1b[31m\n"
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr", "stdin"])

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.hooks.conftest import HOOKS, NAME, PATIENCE_S, PROGRAM, Clone, files_of, record
 
+from taskstore_hooks.git import Git, GitError
+
 BLOCK = "# >>> taskstore >>>"
 LINE = b"*.jsonl merge=taskstore-merge -text\n"
 EVERYTHING = [*HOOKS, "merge driver", "attributes", "ignore patterns"]
@@ -149,6 +151,21 @@ def test_many_at_once(clone: Clone) -> None:
     assert (clone.top / ".git" / "info" / "exclude").read_text().count(BLOCK) == 1
     assert (clone.top / ".git" / "config").read_text().count("driver = ") == 1
     assert changed(clone, "init") == []
+
+
+def test_a_configuration_that_is_locked(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While somebody else writes git's configuration we wait for that, and no longer than a second."""
+    for name in ("GIT_DIR", "GIT_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    lock = clone.top / ".git" / "config.lock"
+    lock.touch()
+    monkeypatch.setattr("time.sleep", lambda _: lock.unlink(missing_ok=True))
+    assert Git(str(clone.top)).set("a.b", "c")
+    lock.touch()
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with pytest.raises(GitError, match="could not lock config file"):
+        Git(str(clone.top)).set("a.b", "d")
+    assert Git(str(clone.top)).setting("a.b") == "c"
 
 
 # Hooks of others

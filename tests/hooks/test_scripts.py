@@ -20,7 +20,8 @@ def program(tmp_path: Path) -> Path:
     """A program in the place of taskstore, under a name that a shell has to be careful with."""
     path = tmp_path / f"{NAME} `x` \\ $(y)" / "taskstore"
     path.parent.mkdir()
-    path.write_text(f'#!/bin/sh\necho "$@" "${{PYTHONHOME-unset}}" >> {quoted(str(tmp_path / "told"))}\nexit 9\n')
+    told = quoted(str(tmp_path / "told"))
+    path.write_text(f'#!/bin/sh\nwhile read -r x; do :; done\necho "$@" "${{PYTHONHOME-unset}}" >> {told}\nexit 9\n')
     path.chmod(0o755)
     return path
 
@@ -47,13 +48,13 @@ def test_shellcheck(dialect: str) -> None:
 
 @pytest.mark.parametrize("options", ["", "-e", "-u", "-eu"])
 def test_in_each_shell(shells: list[str], program: Path, tmp_path: Path, options: str) -> None:
-    """Under every shell and its strictest options the program is run with its name, and its failure is nobody's."""
+    """Under every shell and its strictest options the program is run, without git's input; its failure is nobody's."""
     hook = tmp_path / "hook"
-    hook.write_bytes(script(program) + b"echo behind\n")
+    hook.write_bytes(script(program) + b'read -r line\necho "behind $line"\n')
     for shell in shells:
         done = subprocess.run([shell, *options.split(), str(hook)], capture_output=True, text=True, check=False,
-                              env={"PATH": ""})
-        assert (done.returncode, done.stdout, done.stderr) == (0, "behind\n", ""), shell
+                              env={"PATH": ""}, input="refs/heads/x\n")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "behind refs/heads/x\n", ""), shell
     assert (tmp_path / "told").read_text() == "sync --hook pre-commit \n" * len(shells)
 
 
