@@ -6,7 +6,6 @@ import stat
 
 from . import layout
 from .errors import BusyError, ReadOnlyError
-from .jsonl import MARKERS
 from .kinds import LOGS
 from .lock import Lock
 from .paths import Paths
@@ -15,8 +14,6 @@ from .problems import Problem, error, warning
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_MARKERS = tuple(marker.encode() for marker in MARKERS)
 
 
 def look(paths: Paths) -> "Iterator[Problem]":
@@ -27,9 +24,6 @@ def look(paths: Paths) -> "Iterator[Problem]":
                         f"chmod u+rwx {folder}, or run as {_owner(folder)}", file=folder)
     for name in (*LOGS, ".gitignore"):
         yield from _file(paths, name)
-    for name in LOGS:
-        if os.path.isfile(paths.file(name)) and not os.path.islink(paths.file(name)):
-            yield from _markers(paths, name)
     for name in ("lock", "outbox", "leases.db"):
         path = paths.local(name)
         if os.path.lexists(path):
@@ -73,24 +67,6 @@ def _access(path: str, name: str) -> "Iterator[Problem]":
     elif not os.access(path, os.W_OK):
         yield error("no_permission", f"{path} cannot be written by this user",
                     f"chmod u+rw {path}, or run as {_owner(path)}", file=name)
-
-
-def _markers(paths: Paths, name: str) -> "Iterator[Problem]":
-    """Conflict markers: a merge as text leaves them, as a forge's, or one in a clone without the merge driver."""
-    try:
-        with open(paths.file(name), "rb") as file:
-            data = file.read()
-    except OSError:
-        return  # told already
-    if not any(marker in data for marker in _MARKERS):
-        return
-    lines = [number for number, line in enumerate(data.split(b"\n"), 1) if line.startswith(_MARKERS)]
-    if lines:
-        many = f"{len(lines)} conflict marker{'s' * (len(lines) > 1)}"
-        yield error("conflict_markers", f"{many} of a merge: of the lines between them the newest version counts, as"
-                    " if all had been meant",
-                    "delete the marker lines, and what is not wanted of the lines between them",
-                    file=name, line=lines[0])
 
 
 def _ignored(paths: Paths) -> "Iterator[Problem]":

@@ -107,6 +107,7 @@ def shop(tmp_path: Path, repository: Path) -> Iterator[Path]:
     run(shop, "git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "begin")
     run(shop, "taskstore", "init")
     run(shop, "taskstore", "import", "beads", ".beads/issues.jsonl")
+    run(shop, "git", "add", ".taskstore")
     yield shop
     subprocess.run([f"{SCRIPTS}/taskstore", "daemon", "stop", "--store", str(shop / ".taskstore")], check=False,
                    capture_output=True)  # where a how-to has started one
@@ -156,9 +157,10 @@ def test_every_module_is_named() -> None:
 
 
 def test_every_problem_is_named() -> None:
-    """The page on `check` names every problem that core can find, with its severity, and no other."""
+    """The page on `check` names every problem that core or hooks can find, with its severity, and no other."""
     page = (ROOT / "docs" / "how-to" / "check.md").read_text(encoding="utf-8")
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "core" / "taskstore_core").glob("check*.py"))
+    files = (*(ROOT / "core" / "taskstore_core").glob("check*.py"), ROOT / "hooks" / "taskstore_hooks" / "diagnosis.py")
+    source = "".join(path.read_text(encoding="utf-8") for path in files)
     found = {(name, severity or function) for function, name, severity in re.findall(
         r'\b(error|warning|Problem)\("(\w+)"(?:, "(note)")?', source)}
     assert found == set(re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE))

@@ -79,7 +79,7 @@ def test_a_sound_store(store: Store, other: Store) -> None:
     """Of an empty store, and of one in which nothing is wrong, nothing is said, and `fix` changes no file."""
     assert found(store) == []
     fill(store)
-    append(store, "prd", b"", {"id": "m", "title": "<<<<<<< ======="})
+    append(store, "prd", b"", b"<<<<<<< ours", b"=======", b">>>>>>> theirs")
     before = {path: path.read_bytes() for path in Path(store.paths.directory).glob("*.jsonl")}
     for opened in (store, other):
         assert found(opened) == found(opened, fix=True) == []
@@ -87,21 +87,6 @@ def test_a_sound_store(store: Store, other: Store) -> None:
 
 
 # Lines
-
-
-def test_conflict_markers(store: Store) -> None:
-    """Markers of a merge as text are told of once a log, with the first one's line, and nothing is done about them."""
-    fill(store)
-    append(store, "prd", b"", b"<<<<<<< ours", b"||||||| base", b"=======", b">>>>>>> theirs")
-    append(store, "workflow", b"=======\r")
-    before = log(store).read_bytes()
-    for fix in (False, True):
-        assert found(store, fix=fix) == [
-            ("conflict_markers", "prds.jsonl", 5, None), ("conflict_markers", "workflows.jsonl", 2, None)]
-    assert log(store).read_bytes() == before
-    one, _ = check(store)
-    assert one["message"].startswith("4 conflict markers of a merge")
-    assert one["severity"] == "error"
 
 
 def test_bad_lines(store: Store) -> None:
