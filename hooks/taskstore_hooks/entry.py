@@ -126,11 +126,14 @@ def _nudge(paths: "Paths") -> bool:
     from taskstore.remote import LostError, greet, knock
 
     sock = knock(found, GREETING_S)
+    remote = None
     try:
         remote = greet(sock, paths.directory, GREETING_S) if sock is not None else None
-        if remote is None:
-            return False
-        remote.call("store.sync", {})
+        if remote is not None:
+            remote.call("store.sync", {})
     except (LostError, TaskStoreError):
         return False
-    return True
+    finally:
+        if remote is not None:
+            remote.close()
+    return remote is not None
