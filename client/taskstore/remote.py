@@ -46,14 +46,14 @@ class UnsendableError(Exception):
 class Remote:
     """A connection to a daemon."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, patience_s: float = GREETING_S) -> None:
         """Greet the daemon behind `sock`; raises LostError, UnsupportedVersionError."""
         self._sock = sock
         self._framer = rpc.Framer()
         self._frames: list[bytes] = []
         self._number = 0
         self.greeting: dict[str, Any] = {}
-        sock.settimeout(GREETING_S)
+        sock.settimeout(patience_s)
         self.greeting = result_of("hello", self._request(
             "hello", {"protocol": [rpc.PROTOCOL, rpc.PROTOCOL], "client": "taskstore for Python"}))
 
@@ -172,7 +172,7 @@ def reach(paths: "Paths") -> "Remote | None":
     return greet(sock, paths.directory) if sock is not None else None
 
 
-def knock(paths: "Sequence[str]") -> "socket.socket | None":
+def knock(paths: "Sequence[str]", patience_s: float = GREETING_S) -> "socket.socket | None":
     """A socket that is connected to the first who listens at one of `paths`, if any does.
 
     It must be this user's, in a folder that nobody else may enter.
@@ -182,7 +182,7 @@ def knock(paths: "Sequence[str]") -> "socket.socket | None":
             continue
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.settimeout(GREETING_S)
+            sock.settimeout(patience_s)
             sock.connect(path)
             if peer_uid(sock) == os.geteuid():
                 return sock
@@ -192,13 +192,13 @@ def knock(paths: "Sequence[str]") -> "socket.socket | None":
     return None
 
 
-def greet(sock: socket.socket, directory: str) -> "Remote | None":
+def greet(sock: socket.socket, directory: str, patience_s: float = GREETING_S) -> "Remote | None":
     """The daemon of the store in `directory` at the other end; None if it is another's, or does not answer.
 
     Raises UnsupportedVersionError for one of another protocol.
     """
     try:
-        remote = Remote(sock)
+        remote = Remote(sock, patience_s)
         if remote.greeting.get("store") == directory:  # and not one whose path has the same hash
             return remote
     except LostError:

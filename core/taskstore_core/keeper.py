@@ -150,6 +150,14 @@ class Keeper:
         else:
             self._pulse.note(cache, kinds)
 
+    def has_level_cache(self) -> bool:
+        """Whether there is a cache and it needs no sync, as far as one look tells."""
+        try:
+            cache = self._opened()
+            return cache is not None and bool(cache.path) and self._is_level(cache, KINDS.values())
+        except (*DAMAGED, *UNWRITABLE):
+            return False
+
     def _is_level(self, cache: Cache, kinds: "Iterable[Kind]") -> bool:
         return (all(cache.is_level(kind, self.paths.file(kind.log)) for kind in kinds)
                 and not is_ahead(self.paths.local("outbox"), cache.hint())

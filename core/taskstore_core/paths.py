@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STORE = ".taskstore"
+HOME = "taskstore.home"
+"""In the configuration of a bare repository: its worktree that holds the store, seen from its git dir."""
 
 
 class Paths:
@@ -23,12 +25,13 @@ class Paths:
 
     def __init__(self, directory: str, worktree: str | None = None, git_dir: str | None = None) -> None:
         self.directory = directory
+        self.worktree = worktree
         self.git_dir = git_dir
         self.worktree = worktree
         if git_dir is None or os.path.exists(f"{directory}/.local/outbox"):  # git came later: two outboxes lose lines
             self.private = f"{directory}/.local"
         elif directory == f"{worktree}/{STORE}":
-            self.private = f"{git_dir}/taskstore"
+            self.private = f"{_keeping(worktree, git_dir)}/taskstore"
         else:  # a second store in one worktree, told apart by its place there, so that both may move
             place = os.path.relpath(directory, worktree).replace("%", "%25").replace("/", "%2F")
             self.private = f"{git_dir}/taskstore/at/{place}"
@@ -62,8 +65,11 @@ def discover(start: str) -> Paths:
                 return named(f"{top}/{STORE}")
             return Paths(f"{top}/{STORE}", top, _git_dir(top))
         if _is_git_dir(folder) and (os.path.basename(folder) != ".git" or _is_bare(folder)):
-            raise NoStoreError(f"{folder} is a git folder, with no work tree that could hold the store",
-                               hint="go to a worktree, or name a store with --store DIR")
+            home = bare_home(folder) if _is_bare(folder) else ""
+            if not home:
+                raise NoStoreError(f"{folder} is a git folder, with no work tree that could hold the store",
+                                   hint="go to a worktree, or name a store with --store DIR")
+            return Paths(f"{home}/{STORE}", home, _git_dir(home))
         if nearest is None and os.path.exists(f"{folder}/{STORE}/.version"):
             nearest = folder
     return Paths(os.path.realpath(f"{nearest or start}/{STORE}"))
@@ -90,14 +96,54 @@ def _upwards(folder: str) -> "Iterator[str]":
         folder = parent
 
 
-def _main_worktree(folder: str) -> str:
-    """The main worktree of the repository that has a worktree at `folder`."""
-    git_dir = _git_dir(folder)
+def bare_worktree(start: str) -> tuple[str, str] | None:
+    """The worktree that `start` lies in and its common git dir, if that is a bare repository's; else None."""
+    for folder in _upwards(os.path.realpath(start)):
+        if os.path.lexists(f"{folder}/.git"):
+            git_dir = _git_dir(folder)
+            common = _common_dir(git_dir) if os.path.isfile(f"{git_dir}/commondir") else None
+            return (folder, common) if common is not None and _is_bare(common) else None
+    return None
+
+
+def bare_home(common: str) -> str:
+    """The worktree that `taskstore.home` in the configuration of a bare repository names; "" where it names none.
+
+    Raises NoStoreError where that worktree is gone.
+    """
+    named_there = _git("config", "--file", f"{common}/config", HOME)
+    home = os.path.realpath(os.path.join(common, named_there)) if named_there else ""
+    if home and not os.path.lexists(f"{home}/.git"):
+        raise NoStoreError(f"{HOME} of {common} names {home}, which is no worktree",
+                           hint="taskstore init in another worktree makes that one the store's")
+    return home
+
+
+def _keeping(worktree: str | None, git_dir: str) -> str:
+    """The git dir that keeps private files: a worktree's own, but the common one where a bare repository's store is.
+
+    `git worktree remove` deletes the former, and discovery and `--store` must come to the same lock.
+    """
     if not os.path.isfile(f"{git_dir}/commondir"):
-        return folder
+        return git_dir
     common = _common_dir(git_dir)
-    if os.path.basename(common) == ".git" and not _is_bare(common):
-        return os.path.dirname(common)
+    try:
+        return common if _is_bare(common) and bare_home(common) == worktree else git_dir
+    except NoStoreError:
+        return git_dir
+
+
+def _main_worktree(folder: str) -> str:
+    """The worktree that holds the store of the repository which has a worktree at `folder`."""
+    git_dir = _git_dir(folder)
+    if os.path.isfile(f"{git_dir}/commondir"):
+        common = _common_dir(git_dir)
+        if os.path.basename(common) == ".git" and not _is_bare(common):
+            return os.path.dirname(common)
+    elif _is_bare(git_dir):  # a bare repository that is called ".git", or named by a file of that name
+        common = git_dir
+    else:
+        return folder
     return _configured_worktree(common)
 
 
@@ -107,10 +153,20 @@ def _is_git_dir(folder: str) -> bool:
 
 
 def _is_bare(git_dir: str) -> bool:
-    """Whether a git dir has no main worktree. An index says that it has one; else git is asked, which takes 3 ms."""
-    if os.path.exists(f"{git_dir}/index"):
+    """Whether a git dir has no main worktree. An index or the configuration says it; else git does, in 3 ms."""
+    if os.path.exists(f"{git_dir}/index") or _says_it_is_not(git_dir):
         return False
-    return _git("-C", git_dir, "rev-parse", "--is-bare-repository") == "true"
+    return _git(f"--git-dir={git_dir}", "rev-parse", "--is-bare-repository") == "true"  # hooks have a GIT_DIR
+
+
+def _says_it_is_not(git_dir: str) -> bool:
+    """Whether the configuration says it has a main worktree, as git writes it into every new one that does."""
+    try:
+        with open(f"{git_dir}/config", "rb") as file:
+            content = file.read()
+    except OSError:
+        return False
+    return b"\n\tbare = false\n" in content and b"worktreeconfig" not in content.lower()
 
 
 def _git(*arguments: str) -> str:
@@ -149,9 +205,14 @@ def _git_dir(folder: str) -> str:
 
 
 def _configured_worktree(common: str) -> str:
-    """The main worktree of a git dir that lies outside it (a submodule's, `--separate-git-dir`): git knows."""
+    """The worktree of a git dir that lies outside it (a submodule's, `--separate-git-dir`, a bare one): git knows."""
     worktree = _git("config", "--file", f"{common}/config", "core.worktree")
-    if not worktree:
+    if worktree:
+        return os.path.realpath(os.path.join(common, worktree))
+    is_bare = _is_bare(common)
+    home = bare_home(common) if is_bare else ""
+    if not home:
         raise NoStoreError(f"{common} has no main worktree that could hold the store",
-                           hint="name a store with --store DIR")
-    return os.path.realpath(os.path.join(common, worktree))
+                           hint=f"{'taskstore init in one of its worktrees makes it one, or ' if is_bare else ''}"
+                                "name a store with --store DIR")
+    return home

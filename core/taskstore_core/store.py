@@ -155,6 +155,10 @@ class Store:
         """Whether what this store knows of `kinds`, be it in its cache or not yet, is what their logs say."""
         return self._keeper.holds(kinds)
 
+    def is_level(self) -> bool:
+        """Whether the cache is level with every log and nothing waits in the outbox. Takes no lock, changes nothing."""
+        return self._keeper.has_level_cache()
+
     def trusting(self, work: "Callable[[Store], T]") -> "T":
         """Do some reads after `is_fresh` said yes, without asking again before each."""
         self._keeper.trusted = True

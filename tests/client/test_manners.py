@@ -65,7 +65,7 @@ EACH = {
     "import": "import export.jsonl", "schema": "schema prd",
 }
 """A command line of each command that succeeds."""
-TESTED_APART = {"watch", "daemon", "service"}
+TESTED_APART = {"watch", "daemon", "service", "install-hooks", "uninstall-hooks"}
 
 
 def test_each_is_every_command() -> None:

@@ -5,6 +5,8 @@
 to the same answers.
 """
 
+import os
+
 from .commands import COMMANDS, GLOBALS
 from .grammar import Argument, Command
 
@@ -55,6 +57,16 @@ class Arguments:
         return isinstance(other, Arguments) and (self.command, self._values) == (other.command, other._values)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def directory_of(arguments: Arguments) -> str | None:
+    """The store's folder named by --store or TASKSTORE_DIR; None for that of the repository we stand in."""
+    named = arguments.option("store")
+    if named == "":
+        from taskstore_core.errors import InvalidError
+
+        raise InvalidError("--store: names no folder", hint="is a shell variable empty?", field="store")
+    return named or os.environ.get("TASKSTORE_DIR") or None
 
 
 def parse(argv: "Sequence[str]") -> Arguments:

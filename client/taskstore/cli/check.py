@@ -13,25 +13,31 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from taskstore_core.paths import Paths
+
     Problem = dict[str, object]
 
 _SEVERITIES = ("error", "warning", "note")
 _SHOWN = 10  # of each name
 
 
-def check(arguments: Arguments) -> int:
-    """Print every problem; 1 if anything but notes is left."""
+def look(arguments: Arguments) -> "tuple[Paths, list[Problem]]":
+    """The store, and every problem that is found in it."""
     with connect(arguments) as store, Working("checking"):
-        answer = store.call("store.check", {"fix": arguments.flag("fix")})
-    problems = answer["problems"]
+        return store.paths, store.call("store.check", {"fix": arguments.flag("fix")})["problems"]
+
+
+def report(arguments: Arguments, problems: "Sequence[Problem]") -> int:
+    """Print problems; 1 if anything but notes is left."""
+    left = sum(not problem["fixed"] and problem["severity"] != "note" for problem in problems)
     if arguments.flag("json"):
-        write_json(to_json(answer))
+        write_json(to_json({"problems": problems, "left": left}))
     elif arguments.flag("jsonl"):
         for problem in problems:
             write_json(to_json(problem))
     else:
         _print(problems)
-    return 1 if answer["left"] else 0
+    return 1 if left else 0
 
 
 def _print(problems: "Sequence[Problem]") -> None:

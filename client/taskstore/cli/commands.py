@@ -39,7 +39,21 @@ _LEASE = Argument("--lease-ms", "number", "hold it for N milliseconds from now (
 _TOKEN = Argument("--token", "value", "what `claim` gave as a proof of holding it", metavar="TOKEN", required=True)
 
 _BEGIN = (
-    Command("init", "upkeep:init", "make a store in this repository"),
+    Command("init", "taskstore_hooks.commands:init", "make a store in this repository, with hooks and merge driver",
+            Argument("--no-hooks", "flag", "leave git as it is: no hooks, no merge driver, no attributes"),
+            description="Makes a store, or what is missing of one, and inside git does what install-hooks does. In a"
+                        " worktree of a bare repository that has no store, makes this worktree the one that holds it.",
+            examples=("init", "init --no-hooks")),
+    Command("install-hooks", "taskstore_hooks.commands:install_hooks",
+            "have git keep the cache level and merge the logs line by line",
+            description="Installs, for this clone, what is missing of: the hooks pre-commit, post-merge, post-rewrite"
+                        " (which git runs after a rebase: it has no post-rebase), pre-push and post-checkout, as a"
+                        " marked block in hooks that are there already; the merge driver; .taskstore/.gitattributes;"
+                        " and ignore patterns."),
+    Command("uninstall-hooks", "taskstore_hooks.commands:uninstall_hooks",
+            "take out again what install-hooks installed",
+            description="Takes hooks, merge driver, attributes and ignore patterns out of this clone; every file is as"
+                        " it was. Attributes that git tracks stay: other clones need them."),
     Command("completion", "completion:completion", "print a script that completes commands in a shell",
             Argument("SHELL", "word", "bash or zsh", choices=("bash", "zsh")),
             description="Prints a script for your shell that completes commands, options and kinds.",
@@ -114,12 +128,17 @@ _WORK = (
             Argument("--timeout-ms", "number", "wait at most N milliseconds, then exit with 1", metavar="N")),
 )
 _STORE = (
-    Command("sync", "upkeep:sync", "bring the cache level with the files; makes a store where there is none",
-            Argument("--full", "flag", "forget the cache and build it anew")),
-    Command("check", "check:check", "find what is wrong, and say what mends it",
+    Command("sync", "taskstore_hooks.commands:sync",
+            "bring the cache level with the files; makes a store where there is none",
+            Argument("--full", "flag", "forget the cache and build it anew"),
+            Argument("--hook", "value", "as git's hook NAME does it: within a second, without a store none is made,"
+                                        " and the exit status is always 0", metavar="NAME")),
+    Command("check", "taskstore_hooks.commands:check", "find what is wrong, and say what mends it",
             Argument("--fix", "flag", "mend what is safe to mend"),
-            description="Looks at files, logs and cache, and says what is wrong, what it means and what mends it."
-                        " Exits with 1 if anything but notes is left."),
+            Argument("--ci", "flag", "look only at what is in git, not at this clone: for a forge's pipeline"),
+            description="Looks at files, logs, cache and the clone's git configuration, and says what is wrong, what it"
+                        " means and what mends it. Exits with 1 if anything but notes is left.",
+            examples=("check", "check --fix", "check --ci")),
     Command("resolve-conflicts", "conflicts:resolve_conflicts", "settle what a merge left in the logs",
             Argument("KIND", "optional", "only conflicts of this kind"),
             Argument("ID", "optional", "only the one about this record: its id, or enough of its beginning"),

@@ -12,8 +12,7 @@ from taskstore_core.plain import to_json
 from taskstore_core.presence import LOG, Holder, holder, is_held, sockets
 from taskstore_core.sockets import socket_path
 
-from .arguments import Arguments
-from .opening import directory_of
+from .arguments import Arguments, directory_of
 from .text import visible, write_json
 
 TYPE_CHECKING = False

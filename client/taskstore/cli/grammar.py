@@ -43,7 +43,7 @@ class Argument:
 
 
 class Command:
-    """A command: `home` is the module of this package, and the function in it, that carries it out.
+    """A command: `home` is the module, of this package unless it has a dot, and the function that carry it out.
 
     `description` says more than the one line of `summary`; `examples` are command lines without the first word.
     """
@@ -63,6 +63,6 @@ class Command:
         """Import and return what carries the command out."""
         module, _, name = self.home.partition(":")
         scope: dict[str, object] = {}
-        exec(f"from taskstore.cli.{module} import {name}", scope)  # noqa: S102 - importlib costs a millisecond
+        exec(f"from {module if '.' in module else f'taskstore.cli.{module}'} import {name}", scope)  # noqa: S102 - importlib costs a millisecond
         function: Callable[..., int] = scope[name]  # type: ignore[assignment]
         return function

@@ -5,18 +5,10 @@ import os
 from taskstore.connection import Connection
 from taskstore_core.errors import InvalidError
 
-from .arguments import Arguments
+from .arguments import Arguments, directory_of
 
 Opened = Connection
 """What carries out calls of methods."""
-
-
-def directory_of(arguments: Arguments) -> str | None:
-    """The store's folder named by --store or TASKSTORE_DIR; None for that of the repository we stand in."""
-    named = arguments.option("store")
-    if named == "":
-        raise InvalidError("--store: names no folder", hint="is a shell variable empty?", field="store")
-    return named or os.environ.get("TASKSTORE_DIR") or None
 
 
 def connect(arguments: Arguments) -> Opened:

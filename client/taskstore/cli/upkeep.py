@@ -1,4 +1,4 @@
-"""`init`, `sync`, `stats` and `schema`: the store as a whole."""
+"""`sync`, `stats` and `schema`: the store as a whole; and making one, for `init`."""
 
 import os
 import sys
@@ -7,26 +7,19 @@ from taskstore_core.kinds import KINDS, Kind, find_kind
 from taskstore_core.plain import to_json
 from taskstore_core.store import Store
 
-from .arguments import Arguments
-from .opening import connect, directory_of
+from .arguments import Arguments, directory_of
+from .opening import connect
 from .progress import Working
 from .table import print_table
 from .text import count_of, visible, write_json
 
 
-def init(arguments: Arguments) -> int:
-    """Make a store, or what is missing of one."""
+def make(arguments: Arguments) -> list[str]:
+    """Make a store, or what is missing of one; the names of the files made."""
     store, made = Store.create(os.curdir, directory=directory_of(arguments))
     with store:
         store.sync()
-        directory = store.paths.directory
-    if arguments.json:
-        write_json(to_json({"store": directory, "created": made}))
-    elif made:
-        sys.stdout.write(f"made a store in {visible(directory)}\n")
-    else:
-        sys.stdout.write(f"there is a store in {visible(directory)} already\n")
-    return 0
+    return made
 
 
 def sync(arguments: Arguments) -> int:

@@ -5,9 +5,11 @@
 #    source ~/.local/share/bash_completion/taskstore
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_taskstore_subparsers=(init completion create show update delete history restore list list-prds list-task-specs list-executions stats watch ready claim heartbeat complete fail release resolve-dependency wait-dependency sync check resolve-conflicts export import schema daemon service)
+_shtab_taskstore_subparsers=(init install-hooks uninstall-hooks completion create show update delete history restore list list-prds list-task-specs list-executions stats watch ready claim heartbeat complete fail release resolve-dependency wait-dependency sync check resolve-conflicts export import schema daemon service)
 
-_shtab_taskstore_init_option_strings=(-h --help --store --json --jsonl --no-daemon --start)
+_shtab_taskstore_init_option_strings=(-h --help --no-hooks --store --json --jsonl --no-daemon --start)
+_shtab_taskstore_install_hooks_option_strings=(-h --help --store --json --jsonl --no-daemon --start)
+_shtab_taskstore_uninstall_hooks_option_strings=(-h --help --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_completion_option_strings=(-h --help --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_create_option_strings=(-h --help --set --allow-unknown --file --stdin --op --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_show_option_strings=(-h --help --store --json --jsonl --no-daemon --start)
@@ -29,8 +31,8 @@ _shtab_taskstore_fail_option_strings=(-h --help --by --token --op --store --json
 _shtab_taskstore_release_option_strings=(-h --help --by --token --op --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_resolve_dependency_option_strings=(-h --help --payload --op --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_wait_dependency_option_strings=(-h --help --timeout-ms --store --json --jsonl --no-daemon --start)
-_shtab_taskstore_sync_option_strings=(-h --help --full --store --json --jsonl --no-daemon --start)
-_shtab_taskstore_check_option_strings=(-h --help --fix --store --json --jsonl --no-daemon --start)
+_shtab_taskstore_sync_option_strings=(-h --help --full --hook --store --json --jsonl --no-daemon --start)
+_shtab_taskstore_check_option_strings=(-h --help --fix --ci --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_resolve_conflicts_option_strings=(-h --help --take --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_export_option_strings=(-h --help --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_import_option_strings=(-h --help --kind --store --json --jsonl --no-daemon --start)
@@ -45,14 +47,27 @@ _shtab_taskstore_completion_pos_0_choices=(bash zsh)
 _shtab_taskstore_import_pos_0_choices=(beads)
 _shtab_taskstore_daemon_pos_0_choices=(run start stop status logs)
 _shtab_taskstore_service_pos_0_choices=(install uninstall status)
-_shtab_taskstore_pos_0_choices=(init completion create show update delete history restore list list-prds list-task-specs list-executions stats watch ready claim heartbeat complete fail release resolve-dependency wait-dependency sync check resolve-conflicts export import schema daemon service)
+_shtab_taskstore_pos_0_choices=(init install-hooks uninstall-hooks completion create show update delete history restore list list-prds list-task-specs list-executions stats watch ready claim heartbeat complete fail release resolve-dependency wait-dependency sync check resolve-conflicts export import schema daemon service)
 
 _shtab_taskstore_init__h_nargs=0
 _shtab_taskstore_init___help_nargs=0
+_shtab_taskstore_init___no_hooks_nargs=0
 _shtab_taskstore_init___json_nargs=0
 _shtab_taskstore_init___jsonl_nargs=0
 _shtab_taskstore_init___no_daemon_nargs=0
 _shtab_taskstore_init___start_nargs=0
+_shtab_taskstore_install_hooks__h_nargs=0
+_shtab_taskstore_install_hooks___help_nargs=0
+_shtab_taskstore_install_hooks___json_nargs=0
+_shtab_taskstore_install_hooks___jsonl_nargs=0
+_shtab_taskstore_install_hooks___no_daemon_nargs=0
+_shtab_taskstore_install_hooks___start_nargs=0
+_shtab_taskstore_uninstall_hooks__h_nargs=0
+_shtab_taskstore_uninstall_hooks___help_nargs=0
+_shtab_taskstore_uninstall_hooks___json_nargs=0
+_shtab_taskstore_uninstall_hooks___jsonl_nargs=0
+_shtab_taskstore_uninstall_hooks___no_daemon_nargs=0
+_shtab_taskstore_uninstall_hooks___start_nargs=0
 _shtab_taskstore_completion__h_nargs=0
 _shtab_taskstore_completion___help_nargs=0
 _shtab_taskstore_completion___json_nargs=0
@@ -195,6 +210,7 @@ _shtab_taskstore_sync___start_nargs=0
 _shtab_taskstore_check__h_nargs=0
 _shtab_taskstore_check___help_nargs=0
 _shtab_taskstore_check___fix_nargs=0
+_shtab_taskstore_check___ci_nargs=0
 _shtab_taskstore_check___json_nargs=0
 _shtab_taskstore_check___jsonl_nargs=0
 _shtab_taskstore_check___no_daemon_nargs=0

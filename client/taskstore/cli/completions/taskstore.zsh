@@ -10,7 +10,7 @@
 
 _shtab_taskstore_commands() {
   local _commands=(
-    check:'Looks at files, logs and cache, and says what is wrong, what it means and what'
+    check:'Looks at files, logs, cache and the clone'"'"'s git configuration, and says what'
     claim:'Takes a task spec for --by: of any number of callers exactly one gets it.'
     complete:'Ends a claim: the task spec is complete. Prints what may be claimed now'
     completion:'Prints a script for your shell that completes commands, options and kinds.'
@@ -22,7 +22,8 @@ _shtab_taskstore_commands() {
     heartbeat:'Holds a claimed task spec for --lease-ms from now. Nothing is written to the'
     history:'List the versions of a record, deletions too.'
     import:'Imports each record under its own id and times, all of them or none. Importing'
-    init:'Make a store in this repository.'
+    init:'Makes a store, or what is missing of one, and inside git does what'
+    install-hooks:'Installs, for this clone, what is missing of: the hooks pre-commit,'
     list:'List records of a kind.'
     list-executions:'List executions.'
     list-prds:'List prds.'
@@ -37,6 +38,7 @@ _shtab_taskstore_commands() {
     show:'Show one record in full.'
     stats:'Count records by kind and status.'
     sync:'Bring the cache level with the files; makes a store where there is none.'
+    uninstall-hooks:'Takes hooks, merge driver, attributes and ignore patterns out of this clone;'
     update:'Changes fields of one record, by --set or by the JSON object in --file or'
     wait-dependency:'Wait until a dependency is resolved, and show it.'
     watch:'Prints a line for each record that is created, updated or deleted from now on,'
@@ -60,6 +62,7 @@ _shtab_taskstore_defaults_added=0
 _shtab_taskstore_check_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--fix[mend what is safe to mend]"
+  "--ci[look only at what is in git, not at this clone\: for a forge\'s pipeline]"
   "--store[use the store in DIR instead of the repository\'s]:DIR:"
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
@@ -244,6 +247,7 @@ _shtab_taskstore_import_defaults_added=0
 
 _shtab_taskstore_init_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--no-hooks[leave git as it is\: no hooks, no merge driver, no attributes]"
   "--store[use the store in DIR instead of the repository\'s]:DIR:"
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
@@ -253,6 +257,18 @@ _shtab_taskstore_init_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_taskstore_init_defaults_added=0
+
+_shtab_taskstore_install_hooks_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--store[use the store in DIR instead of the repository\'s]:DIR:"
+  "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
+  "--jsonl[print one JSON record a line]"
+  "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_taskstore_install_hooks_defaults_added=0
 
 _shtab_taskstore_list_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -442,6 +458,7 @@ _shtab_taskstore_stats_defaults_added=0
 _shtab_taskstore_sync_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--full[forget the cache and build it anew]"
+  "--hook[as git\'s hook NAME does it\: within a second, without a store none is made, and the exit status is always 0]:NAME:"
   "--store[use the store in DIR instead of the repository\'s]:DIR:"
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
@@ -451,6 +468,18 @@ _shtab_taskstore_sync_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_taskstore_sync_defaults_added=0
+
+_shtab_taskstore_uninstall_hooks_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--store[use the store in DIR instead of the repository\'s]:DIR:"
+  "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
+  "--jsonl[print one JSON record a line]"
+  "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_taskstore_uninstall_hooks_defaults_added=0
 
 _shtab_taskstore_update_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -532,6 +561,7 @@ _shtab_taskstore() {
         history) _arguments -C -s $_shtab_taskstore_history_options ;;
         import) _arguments -C -s $_shtab_taskstore_import_options ;;
         init) _arguments -C -s $_shtab_taskstore_init_options ;;
+        install-hooks) _arguments -C -s $_shtab_taskstore_install_hooks_options ;;
         list) _arguments -C -s $_shtab_taskstore_list_options ;;
         list-executions) _arguments -C -s $_shtab_taskstore_list_executions_options ;;
         list-prds) _arguments -C -s $_shtab_taskstore_list_prds_options ;;
@@ -546,6 +576,7 @@ _shtab_taskstore() {
         show) _arguments -C -s $_shtab_taskstore_show_options ;;
         stats) _arguments -C -s $_shtab_taskstore_stats_options ;;
         sync) _arguments -C -s $_shtab_taskstore_sync_options ;;
+        uninstall-hooks) _arguments -C -s $_shtab_taskstore_uninstall_hooks_options ;;
         update) _arguments -C -s $_shtab_taskstore_update_options ;;
         wait-dependency) _arguments -C -s $_shtab_taskstore_wait_dependency_options ;;
         watch) _arguments -C -s $_shtab_taskstore_watch_options ;;
