@@ -25,6 +25,7 @@ from .release import release
 from .replies import Replies
 from .session import Session
 from .watcher import Watcher
+from .wire import PENALTY_S
 from .work import ALL
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,7 @@ class Server:
             if len(self._sessions) >= rpc.CONNECTIONS:
                 _say(sock, rpc.error("null", rpc.INTERNAL_ERROR, f"{rpc.CONNECTIONS} connections are open",
                                      {"kind": "busy", "retryable": True, "applied": "no"}))
+                await trio.sleep(PENALTY_S)
                 return
             session = Session(sock, self)
             self._sessions.add(session)
