@@ -57,6 +57,8 @@ class Keeper:
         self._cache: Cache | None = None
         self._pulse = Pulse(paths)
         self._recent = Recent()
+        self.reports: Reports = {}
+        """What others changed in the logs, as it was last found."""
         self.lag: Lag | None = None
         self.trusted = False  # somebody has just asked `is_fresh` for all reads that follow
         self._overlaid = False  # the cache, in memory, holds lines that are only in the outbox
@@ -73,6 +75,11 @@ class Keeper:
         self.logs.close()
         if self._kept_lock is not None:
             self._kept_lock.close()
+
+    @property
+    def synced_s(self) -> float:
+        """Seconds that were spent on syncing the outbox, all together."""
+        return self._outbox.synced_s if self._outbox is not None else 0.0
 
     @property
     def failure(self) -> str:
@@ -340,6 +347,9 @@ class Keeper:
             reports[kind.name] = (
                 LogReport("unchanged") if not full and cache.is_level(kind, path) else
                 sync_log(cache, kind, path, full=full, sealed=sealed.get(kind.log)))
+        news = {name: report for name, report in reports.items() if (report.parsed or report.changed) and not (
+            report.mode == "tail" and KINDS[name].log in sealed)}
+        self.reports = news or self.reports
         return reports
 
     def _overlay(self, cache: Cache, outbox: "Outbox") -> None:

@@ -17,6 +17,7 @@ from taskstore_core.store import Store
 from .committer import Committer
 from .engine import Engine
 from .head import Head
+from .logs import fields
 from .lookups import Lookups
 from .metrics import Metrics
 from .own_methods import ALL_METHODS, OWN
@@ -93,7 +94,9 @@ class Server:
             connections.start_soon(self._accept, listener, connections)
             task_status.started()
             await self.stopping.wait()
-            log.info("leaving: %s", self.reason)
+            log.info("leaving: %s", self.reason, extra=fields(
+                "leave", reason=self.reason, uptime_s=round(time.time() - self._started, 3),
+                connections=len(self._sessions), requests=self.metrics.requests.total()))
             connections.cancel_scope.deadline = trio.current_time() + _GRACE_S
             listener.close()
             for session in self._sessions:
@@ -135,7 +138,7 @@ class Server:
             try:
                 await session.run()
             except* Exception:  # a fault of ours: it costs this connection, and no other
-                log.exception("a connection failed")
+                log.exception("a connection failed", extra=fields("error"))
             finally:
                 self._sessions.discard(session)
                 self.last_busy = time.monotonic()
@@ -180,7 +183,7 @@ async def _keep_running(task: Callable[[], Awaitable[None]]) -> None:
         try:
             await task()
         except* Exception:
-            log.exception("%s failed", getattr(task, "__qualname__", task))
+            log.exception("%s failed", getattr(task, "__qualname__", task), extra=fields("error"))
         await trio.sleep(_AGAIN_S)
 
 
