@@ -19,7 +19,7 @@ from taskstore_core.sockets import socket_path
 from taskstore_core.store import Store
 
 BAR = 2.0
-MEMORY_MB = 200.0
+MEMORY_MB = 100.0
 """What the daemon may have in memory under all attacks at once: 256 connections with a queue or a frame each."""
 TURNS = 5
 _CALLS = 200

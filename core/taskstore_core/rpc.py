@@ -63,6 +63,7 @@ class Framer:
             if len(line) > self._limit:
                 raise OversizeError(_not_blank(lines[:number]))
         if len(self._buffer) > self._limit:
+            self._buffer.clear()  # at once: whatever refers to the error may keep us for long
             raise OversizeError(_not_blank(lines))
         return _not_blank(lines)
 

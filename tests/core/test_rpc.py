@@ -96,6 +96,7 @@ def test_oversize(before: bytes, stream: bytes) -> None:
     assert framer.feed(before + b"y" * 10) == ([b"a"] if before else [])
     with pytest.raises(OversizeError):
         framer.feed(b"y")
+    assert not framer._buffer  # it is kept in memory no longer than that
 
 
 def parse(frame: bytes | str, loads: Callable[[bytes], object] = orjson.loads) -> Any:

@@ -295,7 +295,7 @@ async def test_hostile(site: Site, daemon: Daemon) -> None:
     for one in crowd:
         await one.aclose()
     await good.aclose()
-    assert _memory(daemon) < memory + (150 << 20)
+    assert _memory(daemon) < memory + (48 << 20)
     assert len(site.ids()) == 101
 
 
