@@ -80,7 +80,7 @@ class Line:
 
 
 @contextlib.contextmanager
-def server(*command: str) -> Iterator[None]:
+def server(*command: str) -> "Iterator[subprocess.Popen[bytes]]":
     """A server process that says when it is ready on the descriptor whose number ends its command."""
     ours, theirs = os.pipe()
     with subprocess.Popen([sys.executable, *command, str(theirs)], pass_fds=[theirs]) as process:
@@ -88,7 +88,7 @@ def server(*command: str) -> Iterator[None]:
         with open(ours, "rb") as ready:
             ready.readline()
         try:
-            yield
+            yield process
         finally:
             process.terminate()
 

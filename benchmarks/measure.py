@@ -10,13 +10,17 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One line of the report: a figure, the floor it is held against, and the bar their ratio should stay under."""
+    """One line of the report: a figure, the floor it is held against, and the bar their ratio should stay under.
+
+    Both are in ms, or in `unit`.
+    """
 
     name: str
     ms: float
     floor_name: str
     floor_ms: float
     bar: float | None = None
+    unit: str = "ms"
 
     @property
     def ratio(self) -> float:
@@ -51,11 +55,18 @@ def processes(commands: Mapping[str, Sequence[str]], rounds: int, **environment:
     return interleaved({name: runner(command) for name, command in commands.items()}, rounds)
 
 
+def resident_mb(pid: int) -> float:
+    """What a process has in memory now, in MB of 2^20 bytes: all of it, also what it shares with others (Rss)."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        (line,) = [line for line in file if line.startswith("Rss:")]
+    return int(line.split()[1]) / 1024
+
+
 def print_rows(rows: Sequence[Row]) -> None:
     """The report as a table; a ratio over its bar is marked."""
-    print(f"{'what':<44} {'ms':>9}  {'floor':<36} {'ms':>9} {'ratio':>6} {'bar':>5}")
+    print(f"{'what':<44} {'is':>9} {'':<2}  {'floor':<36} {'is':>9} {'':<2} {'ratio':>6} {'bar':>5}")
     for row in rows:
         bar = "" if row.bar is None else f"{row.bar:g}"
         over = "  OVER" if row.bar is not None and row.ratio > row.bar else ""
-        figures = f"{row.floor_name:<36} {row.floor_ms:>9.3f} {row.ratio:>6.2f} {bar:>5}{over}"
-        print(f"{row.name:<44} {row.ms:>9.3f}  {figures}")
+        figures = f"{row.floor_name:<36} {row.floor_ms:>9.3f} {row.unit} {row.ratio:>6.2f} {bar:>5}{over}"
+        print(f"{row.name:<44} {row.ms:>9.3f} {row.unit}  {figures}")

@@ -6,7 +6,7 @@ import sys
 
 from measure import print_rows
 
-NAMES = ("start_up", "writes", "sync", "coordination", "daemon", "life", "merge", "hooks")
+NAMES = ("start_up", "writes", "sync", "coordination", "daemon", "life", "merge", "hooks", "hostile", "scale")
 
 
 def main(names: list[str]) -> int:

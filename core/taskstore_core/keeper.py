@@ -60,6 +60,8 @@ class Keeper:
         self._cache: Cache | None = None
         self._pulse = Pulse(paths)
         self._recent = Recent()
+        self.reports: Reports = {}
+        """What others changed in the logs, as it was last found."""
         self.lag: Lag | None = None
         self.trusted = False  # somebody has just asked `is_fresh` for all reads that follow
         self._overlaid = False  # the cache, in memory, holds lines that are only in the outbox
@@ -75,6 +77,11 @@ class Keeper:
         self.logs.close()
         if self._kept_lock is not None:
             self._kept_lock.close()
+
+    @property
+    def synced_s(self) -> float:
+        """Seconds that were spent on syncing the outbox, all together."""
+        return self._outbox.synced_s if self._outbox is not None else 0.0
 
     @property
     def failure(self) -> str:
@@ -306,7 +313,7 @@ class Keeper:
         try:
             cache.db.execute("BEGIN IMMEDIATE")
             try:
-                bring_level(self.paths, cache, outbox, lag.sealed, lag.kinds())
+                self._bring_level(cache, outbox, lag.sealed, lag.kinds())
             except BaseException:
                 cache.db.execute("ROLLBACK")
                 raise
@@ -341,8 +348,7 @@ class Keeper:
     def _follow_now(self, cache: Cache, outbox: "Outbox", sealed: "Sealed") -> None:
         kinds = [LOGS[name] for name in sealed]
         try:
-            self._recent.forget()
-            bring_level(self.paths, cache, outbox, sealed, kinds)
+            self._bring_level(cache, outbox, sealed, kinds)
             if cache.path:
                 self._note(cache, kinds)
         except (*DAMAGED, *UNWRITABLE):
@@ -365,9 +371,18 @@ class Keeper:
             sealed = joined(self.lag.sealed, sealed)
             self._pulse.close()  # what it knows is no longer true of the cache alone
             self.lag = None
-        self._recent.forget()
         self.is_waiting = bool(outbox.pending) or self.quiet.noted_ms() is not None
-        return bring_level(self.paths, cache, outbox, sealed, KINDS.values(), full=full)
+        return self._bring_level(cache, outbox, sealed, KINDS.values(), full=full)
+
+    def _bring_level(self, cache: Cache, outbox: "Outbox", sealed: "Sealed", kinds: "Iterable[Kind]", *,
+                     full: bool = False) -> "Reports":
+        """Bring the cache level; what was read that we have not written is noted in `reports`."""
+        self._recent.forget()
+        reports = bring_level(self.paths, cache, outbox, sealed, kinds, full=full)
+        news = {name: report for name, report in reports.items() if (report.parsed or report.changed) and not (
+            report.mode == "tail" and KINDS[name].log in sealed)}
+        self.reports = news or self.reports
+        return reports
 
     def _read_outbox(self, cache: Cache) -> "Outbox":
         from .outbox import Outbox

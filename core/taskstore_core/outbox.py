@@ -6,6 +6,7 @@ holds the store's lock; `is_ahead` may be asked without.
 """
 
 import os
+from time import perf_counter
 
 from . import frames
 from .clock import boot_id, now_ms
@@ -53,6 +54,8 @@ class Outbox(Ledger):
         self.failed = ""
         self._fd = -1
         self._size = 0  # of the file, or less
+        self.synced_s = 0.0
+        """Seconds that this process has waited for the syncs of `append`, all together."""
         self.identity = (0, 0)
         """Device and inode of the open file."""
         self._open(hint)
@@ -91,10 +94,12 @@ class Outbox(Ledger):
             frame.end = offset + len(data)
         self._reserve(offset + len(data))
         self._put(data, offset)
+        began = perf_counter()
         try:
             os.fdatasync(self._fd)
         except OSError as error:
             self._take_back(written, error)
+        self.synced_s += perf_counter() - began
         self.seq = written[-1].seq
         self.pending += written
         self.unsynced += written

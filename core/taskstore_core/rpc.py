@@ -44,25 +44,26 @@ class Framer:
     def __init__(self, limit: int = FRAME_BYTES) -> None:
         self._limit = limit
         self._buffer = bytearray()
-
-    @property
-    def is_partial(self) -> bool:
+        self.is_partial = False
         """Whether a line has begun and not ended; one of blanks has not."""
-        return bool(self._buffer) and not self._buffer.isspace()
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes, blank ones left out; raises OversizeError."""
         if not self._buffer and data.endswith(b"\n") and len(data) <= self._limit:  # whole messages, most often
             return _not_blank(data.split(b"\n"))
-        searched = len(self._buffer)
         self._buffer += data
-        end = self._buffer.rfind(b"\n", searched)
-        lines = bytes(self._buffer[:end]).split(b"\n") if end >= 0 else []
-        del self._buffer[:end + 1]
+        lines: list[bytes] = []
+        if b"\n" in data:
+            *lines, rest = bytes(self._buffer).split(b"\n")
+            self._buffer = bytearray(rest)
+            self.is_partial = bool(rest) and not rest.isspace()
+        elif data:  # only what is new: megabytes of blanks would be looked at again with each piece
+            self.is_partial = self.is_partial or not data.isspace()
         for number, line in enumerate(lines):
             if len(line) > self._limit:
                 raise OversizeError(_not_blank(lines[:number]))
         if len(self._buffer) > self._limit:
+            self._buffer.clear()  # at once: whatever refers to the error may keep us for long
             raise OversizeError(_not_blank(lines))
         return _not_blank(lines)
 
@@ -95,12 +96,12 @@ class Fault:
 
 def parse(frame: bytes, loads: "Loads") -> "Call | Fault | list[Call | Fault]":
     """The message in a frame: a call, several, or why it is none. `loads` raises ValueError for what is not JSON."""
-    may_be_deep = frame.count(b"{") + frame.count(b"[") > DEPTH
     try:
         message = loads(frame)
-    except (ValueError, RecursionError):
-        return Fault(PARSE_ERROR, "Parse error: not JSON" + (", or nested too deeply" if may_be_deep else ""))
-    if may_be_deep and _is_too_deep(message):
+    except (ValueError, RecursionError) as error:
+        deep = isinstance(error, RecursionError) or _may_be_deep(frame)  # counting takes longer than failing does
+        return Fault(PARSE_ERROR, "Parse error: not JSON" + (", or nested too deeply" if deep else ""))
+    if _may_be_deep(frame) and _is_too_deep(message):
         return Fault(INVALID_REQUEST, f"Invalid Request: nested more than {DEPTH} levels deep")
     if not isinstance(message, list):
         return _call(message)
@@ -126,6 +127,10 @@ def _call(message: object) -> "Call | Fault":
     if not isinstance(parameters, dict | list):
         return Fault(INVALID_REQUEST, "Invalid Request: params must be an object or an array", text or "null")
     return Call(text, method, parameters)
+
+
+def _may_be_deep(frame: bytes) -> bool:
+    return frame.count(b"{") + frame.count(b"[") > DEPTH
 
 
 def _is_too_deep(message: object) -> bool:

@@ -172,6 +172,16 @@ class Store:
         self._keeper.read(kinds, lambda _: None)
 
     @property
+    def synced_s(self) -> float:
+        """Seconds that this store has waited for its writes to become durable (fdatasync), all together."""
+        return self._keeper.synced_s
+
+    @property
+    def reports(self) -> "Reports":
+        """What others changed in the logs, by kind, as it was last found: another object each time."""
+        return self._keeper.reports
+
+    @property
     def failure(self) -> str:
         """Why this store writes nothing more; "" while it does."""
         return self._keeper.failure

@@ -18,6 +18,7 @@ from taskstore_core.reconcile import SwallowedError
 from taskstore_core.request import Outcome, Request
 
 from .engine import FEW, MANY, Engine
+from .logs import fields
 from .replies import LOG_HINT
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Committer:
         self._wake = trio.Event()
         self._closing = False
         self._took_s = 0.0
+        self._synced_s = 0.0
         self._writer: object = None
 
     def put(self, requests: Sequence[Request], size: int, tell: Callable[[Outcomes], None], who: object = None) -> None:
@@ -212,6 +214,9 @@ class Committer:
         """Note a commit of `count` requests."""
         self._took_s = time.perf_counter() - began
         self._engine.metrics.commit.observe(self._took_s)
+        if self._synced_s != (synced_s := self._store.synced_s):
+            self._engine.metrics.fsync.observe(synced_s - self._synced_s)
+            self._synced_s = synced_s
         self._engine.metrics.group.observe(count)
         self._engine.wrote()
 
@@ -223,6 +228,6 @@ def _leaving() -> BusyError:
 def _failed(error: Exception, count: int) -> Outcomes:
     """The outcomes of requests that none was carried out of."""
     if not isinstance(error, TaskStoreError):
-        log.error("a commit failed in a way that nobody thought of", exc_info=error)
+        log.error("a commit failed in a way that nobody thought of", exc_info=error, extra=fields("error"))
         error = TaskStoreError(f"internal error: {type(error).__name__}", hint=LOG_HINT, applied="unknown")
     return [error] * count

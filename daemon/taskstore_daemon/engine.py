@@ -5,9 +5,11 @@ may take long (a sync after git's work, several writes) runs in a thread, and re
 waiting to be written when a commit begins shares it: one lock, one append a log, one fdatasync, one transaction.
 """
 
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -15,8 +17,13 @@ from taskstore_core.errors import TaskStoreError
 from taskstore_core.kinds import Kind
 from taskstore_core.store import Store
 
+from . import memory
+from .logs import fields
 from .metrics import Metrics
 from .work import ALL
+
+if TYPE_CHECKING:
+    from taskstore_core.leveling import Reports
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +44,8 @@ _LOOK_S = 0.02
 """Between two looks whether git is quiet."""
 _PAUSE_S = 0.01
 """Without a write, after which the cache follows."""
-_SLOW_S = 0.005
-"""After a commit that took longer, the next is not made on the loop."""
+_LONG_S = 0.1
+"""Work in a thread that takes longer may have needed much memory."""
 
 
 class Engine:
@@ -55,6 +62,7 @@ class Engine:
         self._written = 0.0
         self._waiting = trio.Event()
         self._lagging = trio.Event()
+        self._is_wasteful = False
 
     # Reading
 
@@ -90,7 +98,7 @@ class Engine:
         async with self.alone:
             if self._is_fresh(kinds):
                 return self.store.trusting(work)
-            with self.metrics.sync.time():
+            with self._synced():
                 answer = await trio.to_thread.run_sync(work, self.store)
         if tell:
             self._changed()
@@ -99,9 +107,12 @@ class Engine:
     async def at_length(self, work: Callable[[Store], T]) -> T:
         """Read much in a thread, with a store of its own, so that others go on meanwhile."""
         async with self._long:
+            with contextlib.suppress(TaskStoreError):  # the work will say so, or is to find out what is wrong
+                await self.refresh()
             if self.store.lag:
                 await self.catch_up()
             answer = await trio.to_thread.run_sync(self._with_second, work)
+            self._is_wasteful = True
         self._changed()
         return answer
 
@@ -115,9 +126,23 @@ class Engine:
         async with self.alone:
             if self.store.holds(ALL):
                 return
-            with self.metrics.sync.time():
+            with self._synced():
                 await trio.to_thread.run_sync(self.store.look, ALL)
         self._changed()
+
+    @contextlib.contextmanager
+    def _synced(self) -> Iterator[None]:
+        """Counts and logs what is done inside: reading what others changed in the logs."""
+        began = time.perf_counter()
+        before = self.store.reports
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - began
+            self.metrics.sync.observe(seconds)
+            self._is_wasteful = self._is_wasteful or seconds > _LONG_S
+            if (found := self.store.reports) is not before:
+                _log_sync(found, seconds)
 
     # After writes
 
@@ -184,8 +209,24 @@ class Engine:
             self._second.close()
 
     async def settle(self) -> None:
-        """Fsync the logs that were written to, now and then, so that the outbox alone has little to answer for."""
+        """Fsync the logs that were written to, now and then, so that the outbox alone has little to answer for.
+
+        And return memory that long work had needed, once its answer is sent.
+        """
         while True:
             await trio.sleep(1)
+            if self._is_wasteful:
+                self._is_wasteful = False
+                await trio.to_thread.run_sync(memory.give_back)
             if self.store.is_unsettled:
                 await self._in_thread(Store.settle)
+
+
+def _log_sync(reports: "Reports", seconds: float) -> None:
+    """Log what others changed: appends, of which there may be thousands, for those alone who look for everything."""
+    only_appends = all(report.mode == "tail" for report in reports.values())
+    told = ", ".join(f"{name} {report.mode}" for name, report in reports.items())
+    log.log(logging.DEBUG if only_appends else logging.INFO, "others changed the logs: %s", told, extra=fields(
+        "sync", ms=round(seconds * 1000, 3), logs={
+            name: {"mode": report.mode, "lines": report.parsed, "ids": report.changed, "bad_lines": report.bad_lines}
+            for name, report in reports.items()}))

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 
 from taskstore_core.files import share_like_folder
 
@@ -12,18 +13,23 @@ _MAX = 1 << 20
 """Bytes beyond which a new daemon begins a new file, and keeps one old one."""
 
 
+def fields(event: str, **values: object) -> Mapping[str, object]:
+    """What a call of a logger takes as `extra`, to log an `event` with values that programs can read."""
+    return {"fields": {"event": event, **values}}
+
+
 class JsonLines(logging.Formatter):
-    """Records as JSON."""
+    """Records as JSON: time, level, logger, message, the fields of an event, and a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
-        fields: dict[str, object] = {
+        line: dict[str, object] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",
             "level": record.levelname.lower(), "logger": record.name.removeprefix("taskstore_daemon."),
-            "message": record.getMessage()}
+            "message": record.getMessage(), **getattr(record, "fields", {})}
         if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
 
 
 def set_up(level: str, path: str, *, only_there: bool) -> None:

@@ -17,7 +17,7 @@ from taskstore_core.paths import STORE, Paths, discover, named
 from taskstore_core.presence import LOG
 from taskstore_core.sockets import socket_path
 
-from . import lifetime, listener, logs, surroundings
+from . import lifetime, listener, logs, memory, surroundings
 from .lifetime import Lifetime, RunningError
 from .notify import Notifier, Starter
 from .release import release
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     faulthandler.enable()  # what a watchdog ends says where it hung
     surroundings.scrub()
+    memory.keep_one_heap()
     starter, notifier = Starter(arguments.ready_fd), Notifier(os.environ)
     if arguments.detach:
         starter.say(f"pid {os.getpid()}")
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(starter, f"{error.filename or 'the daemon'}: {error.strerror}")
     except Exception as error:
-        log.exception("the daemon failed")
+        log.exception("the daemon failed", extra=logs.fields("error"))
         return _fail(starter, f"{type(error).__name__}: {error}")
     return 0
 
@@ -110,7 +111,9 @@ async def _serve(server: Server, sock: socket.socket, life: Lifetime, arguments:
     async with trio.open_nursery() as nursery:
         await nursery.start(lifetime.heed_signals, server)
         await nursery.start(server.run, listener.as_trio(sock))
-        log.info("taskstore %s serves %s as process %d", release(), server.paths.directory, server.pid)
+        log.info("taskstore %s serves %s as process %d", release(), server.paths.directory, server.pid,
+                 extra=logs.fields("start", version=release(), store=server.paths.directory, pid=server.pid,
+                                   socket=server.socket_path))
         notifier.say("READY=1", f"STATUS=Serving {server.paths.directory}")
         starter.say_last("ready")
         nursery.start_soon(lifetime.keep_alive, notifier)

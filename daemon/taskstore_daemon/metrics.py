@@ -93,6 +93,8 @@ class Metrics:
         self.commit = Spread("taskstore_commit_seconds", "A commit: lock, fdatasync and logs", _FAST)
         self.registry.register(self.group)
         self.registry.register(self.commit)
+        self.fsync = Histogram("taskstore_fsync_seconds", "The fdatasync of a commit", buckets=_FAST,
+                               registry=self.registry)
         self.sync = Histogram("taskstore_sync_seconds", "Reading logs that somebody else changed", buckets=_FAST,
                               registry=self.registry)
         self.change_lag = Histogram("taskstore_change_lag_seconds", "From a change of a file to the cache and feed",
@@ -103,9 +105,12 @@ class Metrics:
                                registry=self.registry)
         self.waiting = Gauge("taskstore_writes_waiting", "Writes that are not yet durable", registry=self.registry)
         self.oldest = Gauge("taskstore_oldest_write_seconds", "Age of the oldest of them", registry=self.registry)
-        self.memory = Gauge("taskstore_max_memory_bytes", "Largest resident size so far", registry=self.registry)
+        self.memory = Gauge("taskstore_memory_bytes", "Resident size", registry=self.registry)
+        self.most_memory = Gauge("taskstore_max_memory_bytes", "Largest resident size so far", registry=self.registry)
 
     def text(self) -> str:
         """Everything, in Prometheus' text format."""
-        self.memory.set(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        with open("/proc/self/statm", encoding="ascii") as file:
+            self.memory.set(int(file.read().split()[1]) * resource.getpagesize())
+        self.most_memory.set(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
         return generate_latest(self.registry).decode()

@@ -25,6 +25,8 @@ T = TypeVar("T")
 _AT_ONCE = 500
 _PATIENCE_S = 1.0
 _PAUSE_S = 0.005
+_PACE_S = 0.01
+"""Between two looks at the feed under steady writing: one a commit took as long again as a read, which had to wait."""
 _SEQ_DIGITS = 18
 
 
@@ -40,6 +42,7 @@ class Publisher:
         self._wake = trio.Event()
         self._cursor: Cursor | None = None
         self._count = 0
+        self._next = 0.0
         self._turn = trio.Lock()
         engine.on_change = self.wake
 
@@ -57,12 +60,15 @@ class Publisher:
         """Publish for as long as the daemon lives."""
         while True:
             await self._wake.wait()
+            await trio.sleep_until(self._next)
             self._wake = trio.Event()
             try:
                 async with self._turn:
                     await self._publish()
             except TaskStoreError as error:  # no store on this branch, say: subscribers hear when it is back
                 log.debug("nothing can be published now: %s", error.message)
+            if self.subscriptions:
+                self._next = trio.current_time() + _PACE_S
 
     def forget(self, subscription: Subscription) -> None:
         """Tell a subscriber nothing more."""

@@ -17,6 +17,7 @@ from taskstore_core.store import Store
 from .committer import Committer
 from .engine import Engine
 from .head import Head
+from .logs import fields
 from .lookups import Lookups
 from .metrics import Metrics
 from .own_methods import ALL_METHODS, OWN
@@ -25,6 +26,7 @@ from .release import release
 from .replies import Replies
 from .session import Session
 from .watcher import Watcher
+from .wire import PENALTY_S
 from .work import ALL
 
 log = logging.getLogger(__name__)
@@ -93,7 +95,9 @@ class Server:
             connections.start_soon(self._accept, listener, connections)
             task_status.started()
             await self.stopping.wait()
-            log.info("leaving: %s", self.reason)
+            log.info("leaving: %s", self.reason, extra=fields(
+                "leave", reason=self.reason, uptime_s=round(time.time() - self._started, 3),
+                connections=len(self._sessions), requests=self.metrics.requests.total()))
             connections.cancel_scope.deadline = trio.current_time() + _GRACE_S
             listener.close()
             for session in self._sessions:
@@ -126,6 +130,7 @@ class Server:
             if len(self._sessions) >= rpc.CONNECTIONS:
                 _say(sock, rpc.error("null", rpc.INTERNAL_ERROR, f"{rpc.CONNECTIONS} connections are open",
                                      {"kind": "busy", "retryable": True, "applied": "no"}))
+                await trio.sleep(PENALTY_S)
                 return
             session = Session(sock, self)
             self._sessions.add(session)
@@ -134,7 +139,7 @@ class Server:
             try:
                 await session.run()
             except* Exception:  # a fault of ours: it costs this connection, and no other
-                log.exception("a connection failed")
+                log.exception("a connection failed", extra=fields("error"))
             finally:
                 self._sessions.discard(session)
                 self.last_busy = time.monotonic()
@@ -179,7 +184,7 @@ async def _keep_running(task: Callable[[], Awaitable[None]]) -> None:
         try:
             await task()
         except* Exception:
-            log.exception("%s failed", getattr(task, "__qualname__", task))
+            log.exception("%s failed", getattr(task, "__qualname__", task), extra=fields("error"))
         await trio.sleep(_AGAIN_S)
 
 

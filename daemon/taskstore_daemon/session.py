@@ -23,7 +23,7 @@ from .answerer import Answerer, loads
 from .backlog import Backlog, Entry, runs
 from .subscriptions import Subscription
 from .turn import Turn
-from .wire import FrameError, GoneError, Wire
+from .wire import PENALTY_S, FrameError, GoneError, Wire
 from .work import Work
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Session:
         self._replies = server.replies
         self._backlog = Backlog()
         self._is_working = False
+        self._is_faulty = False
         self._waiting: set[Entry] = set()
         self._new: list[Subscription] = []
         self._change = trio.Event()
@@ -100,6 +101,9 @@ class Session:
                     self._lookups.note()
                     continue
                 await self._take(frames)
+                if self._is_faulty:
+                    self._is_faulty = False
+                    await trio.sleep(PENALTY_S)
                 await self._backlog.room()
         except FrameError as error:
             await self._take(error.frames)
@@ -181,7 +185,9 @@ class Session:
         return [Entry(self._look_at(one, len(frame)), 0) for one in message]
 
     def _look_at(self, message: Call | Fault, size: int) -> Work | bytes:
-        if isinstance(message, Call) and message.method == "$/cancelRequest":
+        if isinstance(message, Fault):
+            self._is_faulty = True
+        elif message.method == "$/cancelRequest":
             self._cancel(message)
             return rpc.result(message.id, "null") if message.id else b""
         return self._answerer.look(message, size)

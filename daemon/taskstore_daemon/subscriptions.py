@@ -84,8 +84,8 @@ class Subscription:
 
 
 def _item(change: Change) -> str:
-    return to_json({"kind": change.kind.name, "id": change.key, "op": change.op,
-                    "record": None if change.raw is None else Json(change.raw)})
+    return (f'{{"kind":"{change.kind.name}","id":{to_json(change.key)},"op":"{change.op}",'
+            f'"record":{"null" if change.raw is None else change.raw}}}')
 
 
 def write_cursor(cursor: Cursor) -> str:

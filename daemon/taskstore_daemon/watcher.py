@@ -17,9 +17,10 @@ from watchfiles._rust_notify import WatchfilesRustInternalError
 from taskstore_core.errors import TaskStoreError
 from taskstore_core.kinds import LOGS
 from taskstore_core.paths import Paths
-from taskstore_core.signature import look
+from taskstore_core.signature import MISSING, look
 
 from .engine import Engine
+from .logs import fields
 from .publisher import Publisher
 
 if TYPE_CHECKING:
@@ -99,11 +100,12 @@ class Watcher:
         try:
             await self._engine.refresh()
             if self._trouble:
-                log.info("the store can be read again")
+                log.info("the store can be read again", extra=fields("readable"))
             self._trouble = ""
         except TaskStoreError as error:
             if error.message != self._trouble:
-                log.warning("the store cannot be read now: %s", error.message)
+                log.warning("the store cannot be read now: %s", error.message, extra=fields(
+                    "unreadable", reason=error.message))
             self._trouble = error.message
         if seen != self._seen:
             self._note_lag(seen)
@@ -112,7 +114,10 @@ class Watcher:
 
     def _note_lag(self, seen: "list[Signature]") -> None:
         if self._seen:
-            lag = max(0.0, (time.time_ns() - max(one[4] for one in seen)) / 1e9)
+            changed = [new[4] for new, old in zip(seen, self._seen, strict=True) if new not in {old, MISSING}]
+            if not changed:  # a log is gone, which leaves nothing to tell since when
+                return
+            lag = max(0.0, (time.time_ns() - max(changed)) / 1e9)
             self.lag_ms = round(lag * 1000, 3)
             self._engine.metrics.change_lag.observe(lag)
 

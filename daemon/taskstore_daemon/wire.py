@@ -15,6 +15,9 @@ from taskstore_core.rpc import Framer, OversizeError
 _buffer = memoryview(bytearray(1 << 16))
 """Where every connection's bytes arrive: to make and shrink so large a one for each takes longer than to receive."""
 _FAREWELL_S = 1.0
+PENALTY_S = 0.1
+"""How long a connection is not read on after a frame that is none, and one too many is kept before it is hung up on:
+whoever does that without end costs the others a fiftieth of the daemon's time, and not half of it."""
 
 
 class GoneError(Exception):
@@ -135,9 +138,10 @@ class Wire:
             raise GoneError from error
 
     async def say_farewell(self, data: bytes) -> None:
-        """Send a last word, if the other end listens."""
+        """Send a last word, if the other end listens, and let it wait for the end of the connection."""
         with trio.move_on_after(_FAREWELL_S):
             await self.send(data)
+        await trio.sleep(PENALTY_S)
 
     def stop_receiving(self) -> None:
         """Have `receive` end after what has come already."""

@@ -64,12 +64,17 @@ def test_framing_of_anything(lines: list[bytes], cuts: list[int]) -> None:
     assert not framer.is_partial
 
 
-@pytest.mark.parametrize(("stream", "partial"), [(b"{", True), (b"{}\n{", True), (b"{}\n", False), (b"{}\n \r", False)])
+@pytest.mark.parametrize(("stream", "partial"), [
+    (b"{", True), (b"{}\n{", True), (b"{}\n", False), (b"{}\n \r", False), (b" \t{ ", True), (b"{ \n \n ", False),
+    (b" \n  {", True), (b"", False),
+])
 def test_partial(stream: bytes, partial: bool) -> None:
-    """A line has begun when there is more than blanks of it."""
-    framer = Framer()
-    framer.feed(stream)
-    assert framer.is_partial is partial
+    """A line has begun when there is more than blanks of it, however they came."""
+    whole, bytewise = Framer(), Framer()
+    whole.feed(stream)
+    for byte in stream:
+        bytewise.feed(bytes([byte]))
+    assert (whole.is_partial, bytewise.is_partial) == (partial, partial)
 
 
 def test_largest() -> None:
@@ -91,6 +96,7 @@ def test_oversize(before: bytes, stream: bytes) -> None:
     assert framer.feed(before + b"y" * 10) == ([b"a"] if before else [])
     with pytest.raises(OversizeError):
         framer.feed(b"y")
+    assert not framer._buffer  # it is kept in memory no longer than that
 
 
 def parse(frame: bytes | str, loads: Callable[[bytes], object] = orjson.loads) -> Any:

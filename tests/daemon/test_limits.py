@@ -1,6 +1,7 @@
 """Limits: what is too large, too deep, too many or too slow is refused with a word, and costs nobody else anything."""
 
 import json
+import select
 import socket
 from typing import Any
 
@@ -10,7 +11,7 @@ from tests.daemon.conftest import Client, RpcError, Serving, written_directly
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from taskstore_core import rpc
-from taskstore_daemon import own_methods, session
+from taskstore_daemon import own_methods, session, wire
 
 
 async def assert_lives(client: Client) -> None:
@@ -50,6 +51,43 @@ async def test_faults(client: Client, frame: bytes, code: int, words: str) -> No
     """After a frame that is none, or nests too deeply, or holds too many calls, the connection goes on."""
     await client.send(frame)
     await assert_refused(client, code, words, ends=False)
+
+
+async def test_faults_are_paced(mock_clock: MockClock, unwatched: Serving) -> None:
+    """A connection is not read on for a moment after a frame that is none, and others are served meanwhile."""
+    bad, good = await unwatched.connect(), await unwatched.connect()
+    await bad.send(b"{\n")
+    assert (await bad.receive())["error"]["code"] == rpc.PARSE_ERROR
+    counted = unwatched.server.metrics.requests.total
+    before = counted()
+    await bad.send(bad.request("hello"))
+    await wait_all_tasks_blocked()
+    assert counted() == before
+    await assert_lives(good)
+    mock_clock.jump(wire.PENALTY_S)
+    assert (await bad.receive())["result"]["protocol"] == rpc.PROTOCOL
+
+
+async def test_the_end_is_paced(mock_clock: MockClock, unwatched: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is hung up on, for what it sent or as one too many, hears why at once and has to wait for the end."""
+    monkeypatch.setattr(rpc, "CONNECTIONS", 1)
+    bad = await unwatched.connect()
+    await bad.send(b'{"')
+    await wait_all_tasks_blocked()
+    late = await unwatched.connect()
+    assert (await late.receive())["error"]["data"]["kind"] == "busy"
+    mock_clock.jump(rpc.FRAME_S + 0.1)
+    assert "10 s" in (await bad.receive())["error"]["message"]
+    await wait_all_tasks_blocked()
+    assert not unwatched.server.is_idle
+    late_again = await unwatched.connect()
+    await late_again.receive()
+    await wait_all_tasks_blocked()
+    ended, _, _ = select.select([one.stream.socket for one in (bad, late, late_again)], [], [], 0)
+    assert ended == [late.stream.socket]
+    mock_clock.jump(wire.PENALTY_S)
+    for client in (bad, late, late_again):
+        assert await client.line() == b""
 
 
 async def test_largest_batch(client: Client) -> None:
@@ -97,8 +135,7 @@ async def test_connections(serving: Serving) -> None:
     clients = [await serving.connect() for _ in range(rpc.CONNECTIONS)]
     for client in clients:
         await assert_lives(client)
-    for _ in range(44):
-        late = await serving.connect()
+    for late in [await serving.connect() for _ in range(44)]:
         answer = await late.receive()
         assert answer["error"]["data"] == {"kind": "busy", "retryable": True, "applied": "no"}
         assert await late.line() == b""
@@ -120,6 +157,7 @@ async def test_slow_frame(mock_clock: MockClock, unwatched: Serving) -> None:
         await wait_all_tasks_blocked()
         await assert_lives(other)
     mock_clock.jump(1.1)
+    mock_clock.rate = 1.0  # the connection ends some time after it was told why
     await assert_refused(slow, rpc.INVALID_REQUEST, "10 s", ends=True)
     await assert_lives(other)
 

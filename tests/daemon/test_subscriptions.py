@@ -9,7 +9,7 @@ import pytest
 import trio
 from tests.conftest import Site
 from tests.daemon.conftest import Client, RpcError, Serving, append, written_directly
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from taskstore_core import rpc
 from taskstore_daemon import publisher
@@ -26,7 +26,7 @@ async def told(client: Client, count: int) -> list[tuple[str, str, str]]:
 
 async def nothing_more(client: Client) -> None:
     """Nothing was sent that was not read."""
-    await wait_all_tasks_blocked(0.005)
+    await wait_all_tasks_blocked(publisher._PACE_S + 0.005)
     answer = client.request("hello")
     await client.send(answer)
     message = await client.receive()
@@ -40,6 +40,19 @@ async def subscriber(serving: Serving) -> Client:
     answer = await made.call("changes.subscribe")
     assert (answer["subscription"], answer["fresh"]) == (1, False)
     return made
+
+
+async def test_paced(mock_clock: MockClock, unwatched: Serving) -> None:
+    """The first change is told at once, and those that follow at its heels together, a moment later."""
+    writer, subscriber = await unwatched.connect(), await unwatched.connect()
+    await subscriber.call("changes.subscribe")
+    await writer.create(id="x")
+    assert await told(subscriber, 1) == [("prd", "x", "create")]
+    for key in ("y", "z"):
+        await writer.create(id=key)
+        await wait_all_tasks_blocked()
+    mock_clock.jump(publisher._PACE_S)
+    assert [change["id"] for change in (await subscriber.event())["changes"]] == ["y", "z"]
 
 
 async def test_changes(client: Client, subscriber: Client) -> None:

@@ -234,6 +234,10 @@ async def test_busy(serving: Serving, client: Client) -> None:
             assert (await client.call("record.get", kind="prd", id="x"))["id"] == "x"
         assert (await client.call("daemon.status"))["oldest_write_ms"] > 0
         assert (await client.call("daemon.status"))["writes_waiting"] == 3
+        told = dict(line.split(" ") for line in (await client.call("daemon.metrics"))["text"].splitlines()
+                    if line.startswith(("taskstore_writes_waiting ", "taskstore_oldest_write_seconds ")))
+        assert float(told["taskstore_writes_waiting"]) == 3
+        assert float(told["taskstore_oldest_write_seconds"]) > 0
     for number, writer in enumerate(writers):
         assert result_of(await writer.receive())["n"] == number
 

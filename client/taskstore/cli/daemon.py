@@ -161,6 +161,8 @@ def _told(report: "dict[str, Any]") -> "Iterator[str]":
            f" requests so far: {report['requests']}")
     waiting = f"{report['writes_waiting']} writes wait, the oldest for {report['oldest_write_ms']:.0f} ms"
     yield f"behind: {waiting if report['writes_waiting'] else 'nothing'}"
+    if report["change_lag_ms"]:
+        yield f"last change of a file: read {report['change_lag_ms']:.0f} ms after it was made"
     if report["read_only"]:
         yield f"read-only: {report['read_only']}"
 
