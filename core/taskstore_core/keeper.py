@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 _CACHE = "store.db"
+_ASKING = "asking"  # locked by whoever asks git about missing lines
 _TRIES = 3
 _SETTLE_MS = 1000  # how far the logs' own fsync may lag behind the outbox's
 
@@ -236,13 +237,27 @@ class Keeper:
                     with self.lock(wait_s):
                         return work()
                 except SwallowedError as error:
-                    self._verdict = error.ask(self.paths)
+                    self._verdict = self._ask_git(error)
             self._gives_up = True
             self.quiet.note()
             with self.lock(wait_s):
                 return work()
         finally:
             self._verdict, self._gives_up = None, False
+
+    def _ask_git(self, error: SwallowedError) -> Verdict | None:
+        """What git says of missing lines; None where another process has asked meanwhile, and knows it by now."""
+        path = self.paths.local(_ASKING)
+        try:
+            with Lock(path, 0):
+                return error.ask(self.paths)
+        except BusyError:
+            pass
+        try:
+            with Lock(path):
+                return None
+        except BusyError:
+            return error.ask(self.paths)
 
     def lock(self, wait_s: float = WAIT_S) -> Lock:
         """The store's lock, to be held for one pass."""

@@ -1,0 +1,318 @@
+"""While git is at work lines wait, and what it swallowed is found again; real git throughout."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.conftest import Site
+
+from taskstore_core import reconcile
+from taskstore_core.batch import Operation
+from taskstore_core.kinds import KINDS
+from taskstore_core.paths import discover
+from taskstore_core.quiet import PATIENCE_MS, QUIET_MS, Quiet
+from taskstore_core.store import Store
+
+PRD = KINDS["prd"]
+LONG_S = 60
+
+
+def create(store: Store, key: str, **fields: object) -> None:
+    store.apply([Operation("create", PRD, {"id": key, "title": "t", **fields})])
+
+
+def ids(store: Store) -> set[str]:
+    return {json.loads(line)["id"] for line in store.find(PRD)[0]}
+
+
+def logged(site: Site) -> list[str]:
+    """The ids in the log, one for each line."""
+    return [json.loads(line)["id"] for line in site.lines()]
+
+
+@pytest.fixture(name="git")
+def fixture_git(site: Site) -> Callable[..., str]:
+    """Runs git in the store's repository; the store is committed."""
+    def run(*words: str) -> str:
+        done = subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e@x", "-c", "init.defaultBranch=main",
+                               *words], cwd=site.root, check=True, capture_output=True, text=True,
+                              env=site.environment)
+        return done.stdout.strip()
+
+    run("symbolic-ref", "HEAD", "refs/heads/main")
+    run("add", ".")
+    run("commit", "-qm", "the store")
+    site.calm()
+    return run
+
+
+@pytest.fixture(name="lock")
+def fixture_lock(site: Site) -> Path:
+    """A git command holds the index."""
+    lock = site.root / ".git" / "index.lock"
+    lock.touch()
+    return lock
+
+
+def replace(path: Path, data: bytes) -> None:
+    """What git does to a file: another one in its place."""
+    beside = path.with_suffix(".other")
+    beside.write_bytes(data)
+    beside.replace(path)
+
+
+# Waiting
+
+
+@pytest.mark.parametrize("name", ["index.lock", "index.stash.123", "index.stash.123.lock"])
+def test_lines_wait_while_git_is_at_work(site: Site, name: str) -> None:
+    """What is written meanwhile is durable and read by all, and reaches its log when git is quiet, in order, once."""
+    lock = site.root / ".git" / name
+    lock.touch()
+    with site.open() as store:
+        for number in range(5):
+            create(store, f"p{number}")
+            assert ids(store) == set(site.ids()) == {f"p{n}" for n in range(number + 1)}
+        assert json.loads(store.get(PRD, "p3"))["id"] == "p3"
+        assert logged(site) == []
+        assert not store.flush(0)
+        lock.unlink()
+        assert ids(store) == {f"p{n}" for n in range(5)}
+        assert store.flush(LONG_S)
+    assert logged(site) == [f"p{n}" for n in range(5)]
+    assert not (site.private / "busy").exists()
+
+
+def test_another_process_puts_them_into_their_log(site: Site, lock: Path) -> None:
+    """Whoever comes when git is quiet appends what a process left waiting that is no longer there."""
+    with site.open() as store:
+        create(store, "p1")
+    lock.unlink()
+    site.calm()
+    assert site.ids() == ["p1"]
+    assert logged(site) == ["p1"]
+
+
+def test_updates_of_what_waits(site: Site, lock: Path) -> None:
+    """A record that waits can be changed, deleted and conflicted over like any other."""
+    with site.open() as store:
+        create(store, "p1")
+        create(store, "p2")
+        store.apply([Operation("update", PRD, {"id": "p1", "title": "new"})])
+        store.apply([Operation("delete", PRD, {"id": "p2"})])
+        assert json.loads(store.get(PRD, "p1"))["title"] == "new"
+        assert ids(store) == {"p1"}
+        lock.unlink()
+        assert store.flush(LONG_S)
+        assert len(store.history(PRD, "p1")) == 2
+    assert site.ids() == ["p1"]
+
+
+def test_what_waits_outlives_a_checkout(site: Site, git: Callable[..., str]) -> None:
+    """Lines that wait while git puts another version in the log's place lie over that one."""
+    with site.open() as store:
+        create(store, "old")
+    git("commit", "-qam", "old")
+    before = git("show", "HEAD~:.taskstore/prds.jsonl")
+    lock = site.root / ".git" / "index.lock"
+    lock.touch()
+    with site.open() as store:
+        for number in range(3):
+            create(store, f"p{number}")
+        replace(site.log(), before.encode())
+        assert ids(store) == {"p0", "p1", "p2"}
+        create(store, "p3")
+        lock.unlink()
+        assert store.flush(LONG_S)
+    assert logged(site) == ["p0", "p1", "p2", "p3"]
+
+
+def test_a_lock_that_a_crash_left(site: Site, lock: Path) -> None:
+    """A lock that has been there for half a minute keeps nobody waiting."""
+    long_ago = time.time() - PATIENCE_MS / 1000 - 1
+    os.utime(lock, (long_ago, long_ago))
+    os.utime(lock.parent, (long_ago, long_ago))
+    with site.open() as store:
+        create(store, "p1")
+    assert logged(site) == ["p1"]
+
+
+@pytest.mark.parametrize(("age_ms", "waits"), [
+    (0, True), (QUIET_MS / 2, True), (QUIET_MS * 2, False), (-10_000, False)])
+def test_the_time_after_git_was_at_work(site: Site, age_ms: float, waits: bool,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git is taken to be at work until nothing has changed in its folder for a while; a clock set back says nothing."""
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    stamp = now - int(age_ms * 1e6)
+    os.utime(site.root / ".git", ns=(stamp, stamp))
+    assert Quiet(discover(str(site.root))).is_busy() is waits
+
+
+def test_something_that_never_ends(site: Site) -> None:
+    """Where something touches git's folder again and again, lines are appended in the end."""
+    with site.open() as store:
+        (site.root / ".git" / "COMMIT_EDITMSG").touch()
+        create(store, "p1")
+        noted = time.time() - PATIENCE_MS / 1000 - 1
+        os.utime(site.private / "busy", (noted, noted))
+        (site.root / ".git" / "COMMIT_EDITMSG").write_text("again")
+        store.sync()
+    assert logged(site) == ["p1"]
+
+
+def test_no_log_is_made_while_git_is_at_work(site: Site, lock: Path) -> None:
+    """A log that is missing stays so until git is quiet: making it would make a checkout fail."""
+    site.log().unlink()
+    with site.open() as store:
+        create(store, "p1")
+        assert not site.log().exists()
+        assert ids(store) == {"p1"}
+        lock.unlink()
+        assert store.flush(LONG_S)
+    assert logged(site) == ["p1"]
+
+
+# What git swallowed
+
+
+def test_a_line_that_git_swallowed_comes_back(site: Site, git: Callable[..., str]) -> None:
+    """A line that was acknowledged, and that neither log nor git has a moment later, is written anew, once."""
+    before = site.log().read_bytes()
+    with site.open() as store:
+        create(store, "p1")
+        assert logged(site) == ["p1"]
+        replace(site.log(), before)
+        assert ids(store) == {"p1"}
+        assert ids(store) == {"p1"}
+    assert logged(site) == site.ids() == ["p1"]
+    assert git("status", "--porcelain") == "M .taskstore/prds.jsonl"
+
+
+def test_a_write_sees_what_git_swallowed(site: Site, git: Callable[..., str]) -> None:
+    """Whoever writes next decides on what was acknowledged, whether or not somebody read before."""
+    before = site.log().read_bytes()
+    with site.open() as store:
+        create(store, "p1")
+        replace(site.log(), before)
+        store.apply([Operation("update", PRD, {"id": "p1", "title": "new"})])
+        assert [json.loads(line)["title"] for line in store.history(PRD, "p1")] == ["t", "new"]
+    assert logged(site) == ["p1", "p1"]
+    assert git("diff", "--numstat").startswith("2\t0\t")
+
+
+def test_a_line_in_a_stash_is_gits(site: Site, git: Callable[..., str]) -> None:
+    """What somebody stashes is away until it is popped, and is then there once."""
+    with site.open() as store:
+        create(store, "p1")
+        git("stash")
+        site.calm()
+        assert ids(store) == set()
+        git("stash", "pop")
+        assert ids(store) == {"p1"}
+        assert store.flush(LONG_S)
+    assert logged(site) == ["p1"]
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_line_on_another_branch_is_gits(site: Site, git: Callable[..., str], staged: bool) -> None:
+    """What was committed or staged elsewhere a moment ago does not come along to another branch."""
+    with site.open() as store:
+        create(store, "p1")
+        git("checkout", "-qb", "other")
+        git("add", ".")
+        if not staged:
+            git("commit", "-qm", "other")
+            git("checkout", "-q", "main")
+        else:
+            replace(site.log(), b"")
+        site.calm()
+        assert ids(store) == set()
+        assert store.flush(LONG_S)
+    assert logged(site) == []
+
+
+def test_a_line_that_a_person_threw_away_stays_away(site: Site, git: Callable[..., str],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written longer ago than git could have raced with does not come back by itself."""
+    monkeypatch.setattr(reconcile, "SLACK_MS", -3_600_000)
+    with site.open() as store:
+        create(store, "p1")
+        git("checkout", "--", ".taskstore/prds.jsonl")
+        site.calm()
+        assert ids(store) == set()
+        assert store.flush(LONG_S)
+    assert logged(site) == []
+
+
+def test_a_line_that_a_person_edited(site: Site, git: Callable[..., str]) -> None:
+    """A line that was changed where it stood is not written anew beside its other version."""
+    assert git("status", "--porcelain") == ""
+    site.calm()
+    with site.open() as store:
+        create(store, "p1")
+        assert logged(site) == ["p1"]
+        site.log().write_bytes(site.log().read_bytes().replace(b'"t"', b'"edited"'))
+        assert json.loads(store.get(PRD, "p1"))["title"] == "edited"
+    assert logged(site) == ["p1"]
+
+
+def test_swallowed_while_git_is_seen_at_work(site: Site, git: Callable[..., str]) -> None:
+    """What went before anybody could look, as git was still at work, is looked for when it is quiet."""
+    before = site.log().read_bytes()
+    with site.open() as store:
+        create(store, "p1")
+        lock = site.root / ".git" / "index.lock"
+        lock.touch()
+        replace(site.log(), before)
+        create(store, "p2")
+        assert "p2" in ids(store)
+        lock.unlink()
+        assert store.flush(LONG_S)
+        assert ids(store) == {"p1", "p2"}
+    assert sorted(logged(site)) == ["p1", "p2"]
+    assert git("status", "--porcelain") == "M .taskstore/prds.jsonl"
+
+
+def test_git_at_work_between_look_and_append(site: Site, git: Callable[..., str],
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where git was at work after it was asked, it is asked again: it may have taken charge of the line since."""
+    asked: list[int] = []
+    real = reconcile.SwallowedError.ask
+
+    def ask(error: reconcile.SwallowedError, paths: object) -> object:
+        verdict = real(error, paths)  # type: ignore[arg-type]
+        asked.append(len(verdict.found))
+        if len(asked) == 1:  # not there yet; now it is
+            replace(site.log(), line)
+            git("stash")
+            site.calm()
+            os.utime(site.root / ".git", ns=(7 * 10**18 // 10, 7 * 10**17))
+        return verdict
+
+    monkeypatch.setattr(reconcile.SwallowedError, "ask", ask)
+    before = site.log().read_bytes()
+    with site.open() as store:
+        create(store, "p1")
+        line = site.log().read_bytes()
+        replace(site.log(), before)
+        assert ids(store) == set()
+        assert asked == [0, 1]
+        git("stash", "pop")
+        assert ids(store) == {"p1"}
+        assert store.flush(LONG_S)
+    assert logged(site) == ["p1"]
+
+
+def test_without_a_git_to_ask(site: Site, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where git cannot be asked nothing is taken to be in its charge: a line too many does no harm."""
+    with site.open() as store:
+        create(store, "p1")
+        git("stash")
+        site.calm()
+        monkeypatch.setenv("PATH", "")
+        assert ids(store) == {"p1"}

@@ -1,0 +1,197 @@
+"""Git in a loop against writers: nothing acknowledged is lost, and git is not in their way nor they in its.
+
+The same as in the table of docs/git.md, for as long as `--long` allows there and for seconds here.
+"""
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from tests.conftest import Site
+from tests.daemons import running_daemon
+
+from taskstore_core.check import check
+
+LOG = ".taskstore/task_specs.jsonl"
+
+
+class Repository:
+    """The store's repository with a second branch, and what git did not want to do."""
+
+    def __init__(self, site: Site) -> None:
+        self.root = site.root
+        self.done = 0
+        self.refused: list[str] = []
+        self._environment = site.environment
+        (site.directory / ".gitattributes").write_text("*.jsonl merge=union\n")
+        for words in (["symbolic-ref", "HEAD", "refs/heads/main"], ["add", "-A"], ["commit", "-qm", "store"],
+                      ["branch", "other"]):
+            self.run(*words)
+        self.commit_beside("other")
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e@x", *words], cwd=self.root, check=False,
+                              capture_output=True, text=True, env=self._environment)
+
+    def try_to(self, *words: str) -> bool:
+        """Whether git did something that it can always do, were it not for changed files."""
+        done = self.run(*words)
+        self.done += 1
+        if done.returncode:
+            self.refused.append(f"{' '.join(words)}: {done.stderr[-200:]}")
+        return not done.returncode
+
+    def commit_beside(self, branch: str) -> None:
+        """A commit on another branch that touches no file of ours, and no work tree."""
+        tree = self.run("rev-parse", f"{branch}^{{tree}}").stdout.strip()
+        commit = self.run("commit-tree", tree, "-p", branch, "-m", "beside").stdout.strip()
+        self.run("update-ref", f"refs/heads/{branch}", commit)
+
+    def holds(self, line: str) -> bool:
+        """Whether a line is in any version of the log that git has."""
+        found = self.run("log", "--all", "--reflog", "-S", line, "--format=%H", "--", LOG).stdout
+        return bool(found.strip())
+
+
+def checkout(git: Repository, turn: int) -> None:
+    git.try_to("checkout", "-q", "main" if turn % 2 else "other")
+
+
+def merge(git: Repository, _: int) -> None:
+    git.run("commit", "-qam", "lines")
+    git.commit_beside("other")
+    git.try_to("merge", "-q", "-m", "merge", "other")
+
+
+def stash(git: Repository, _: int) -> None:
+    if "No local changes" not in git.run("stash").stdout:
+        git.try_to("stash", "pop")
+
+
+def rebase(git: Repository, _: int) -> None:
+    git.run("commit", "-qm", "mine", "--allow-empty")
+    git.commit_beside("other")
+    git.try_to("rebase", "-q", "--autostash", "other")
+
+
+def refused_merge(git: Repository, _: int) -> None:
+    git.run("merge", "-q", "nonsense")
+    git.run("status")
+    git.done += 1
+
+
+def worktrees(git: Repository, turn: int) -> None:
+    git.try_to("worktree", "add", "-q", "--detach", os.fspath(git.root.parent / f"tree-{turn}"))
+    git.try_to("worktree", "remove", "--force", os.fspath(git.root.parent / f"tree-{turn}"))
+
+
+KINDS_OF_WORK = [checkout, merge, stash, rebase, refused_merge, worktrees]
+
+
+WRITER = """
+import contextlib, select, sys
+from taskstore.connection import Connection
+from taskstore_core.errors import TaskStoreError
+
+root, name, use_daemon = sys.argv[1:]
+number = 0
+with Connection.open(root, daemon=use_daemon == "True") as connection:
+    while not select.select([sys.stdin], [], [], 0.02)[0]:
+        number += 1
+        key = f"{name}-{number}"
+        with contextlib.suppress(TaskStoreError):
+            connection.call("record.create", {"kind": "task_spec", "record": {
+                "id": key, "prd_id": "p", "phase_name": name}})
+            print(key)
+"""
+
+
+@contextlib.contextmanager
+def writers(site: Site, through: "Sequence[bool]") -> "Iterator[Callable[[], list[str]]]":
+    """Processes that write, each through the daemon or not; what stops them gives what was acknowledged."""
+    running = [subprocess.Popen(
+        [sys.executable, "-c", WRITER, os.fspath(site.root), f"w{number}", str(use_daemon)], env=site.environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for number, use_daemon in enumerate(through)]
+
+    def stop() -> list[str]:
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.close()
+        found = []
+        for process in running:
+            assert process.stdout is not None
+            found += process.stdout.read().split()
+            assert process.wait() == 0
+        return found
+
+    try:
+        yield stop
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
+
+
+@pytest.fixture(name="turns")
+def fixture_turns(request: pytest.FixtureRequest) -> int:
+    return 350 if request.config.getoption("--long") else 12
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_WORK)
+def test_git_in_a_loop(site: Site, kind: Callable[[Repository, int], None], turns: int) -> None:
+    """Four writers through a daemon and two on the files, while git works: no acknowledged record is lost.
+
+    None but those that git has taken charge of is out of the log, no line is malformed or there twice, the cache is
+    what a fresh one would be, and git is refused nothing worth mentioning.
+    """
+    git = Repository(site)
+    pauses = random.Random(1)
+    with running_daemon(os.fspath(site.directory)), writers(site, [True] * 4 + [False] * 2) as stop:
+        for turn in range(turns):
+            kind(git, turn)
+            time.sleep(pauses.random() * 0.3)
+        acknowledged = stop()
+    _assert_nothing_lost(site, git, acknowledged)
+    assert len(git.refused) <= max(1, git.done // 20), git.refused
+
+
+def test_a_killed_daemon_while_git_works(site: Site, turns: int) -> None:
+    """The same with a daemon that is killed again and again, with lines waiting."""
+    git = Repository(site)
+    pauses = random.Random(2)
+    with writers(site, [True] * 4 + [False] * 2) as stop:
+        for turn in range(turns // 3):
+            with running_daemon(os.fspath(site.directory)) as daemon:
+                for kind in (checkout, stash, rebase):
+                    kind(git, turn)
+                    time.sleep(pauses.random() * 0.1)
+                daemon.kill()
+                daemon.wait()
+        acknowledged = stop()
+    _assert_nothing_lost(site, git, acknowledged)
+
+
+def _assert_nothing_lost(site: Site, git: Repository, acknowledged: list[str]) -> None:
+    assert acknowledged
+    git.run("checkout", "-q", "main")
+    with site.open() as store:
+        assert store.flush(60)
+        there = set(site.ids("task_spec"))
+        gone = [key for key in acknowledged if key not in there]
+        lost = [key for key in gone if not git.holds(f'"{key}"')]
+        assert lost == []
+        found = check(store)
+    lines = Path(git.root, LOG).read_bytes().split(b"\n")[:-1]
+    assert len(lines) == len(set(lines))
+    assert all(isinstance(json.loads(line), dict) for line in lines)
+    assert not [one for one in found["problems"] if one["problem"] in {"cache_differs", "bad_line"}]  # type: ignore[attr-defined]
