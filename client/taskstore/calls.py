@@ -168,9 +168,12 @@ def wait_dependency(id: str, *, timeout_ms: int | None = None) -> Call[Dependenc
     return Call("dependency.wait", _record(Dependency), id=id, timeout_ms=timeout_ms)
 
 
-def sync(*, full: bool = False) -> Call[dict[str, Any]]:
-    """Bring the cache level with the logs; what was read and changed. Reading does so by itself."""
-    return Call("store.sync", dict, full=full)
+def sync(*, full: bool = False, wait_ms: int | None = None) -> Call[dict[str, Any]]:
+    """Bring the cache level with the logs; what was read and changed. Reading does so by itself.
+
+    `flushed` tells whether every line stands in its log, after waiting `wait_ms` for git to be quiet.
+    """
+    return Call("store.sync", dict, full=full, wait_ms=wait_ms)
 
 
 def stats() -> Call[dict[str, Any]]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .remote import Remote
 
 TRIES = 3
+FLUSH_MS = 1000
+"""How long whoever wants a line in its log waits for git to be quiet."""
 _MAX_REQUEST = 4 << 20  # characters
 
 
@@ -121,11 +123,17 @@ class Connection:
 
     def call(self, method: str, parameters: "dict[str, object]") -> "Any":  # noqa: ANN401 - plain data, as JSON has it
         """The answer of a method; raises its error."""
-        if self.remote is None or is_too_large(method, parameters):
-            return self.direct.call(method, parameters)
         row = METHODS.get(method)
-        writes = row is not None and row.request is not None
-        return self._call(method, prepared(method, parameters), flush=writes and self.flush)
+        flush = self.flush and row is not None and row.request is not None
+        if self.remote is None or is_too_large(method, parameters):
+            return self._call_directly(method, parameters, flush=flush)
+        return self._call(method, prepared(method, parameters), flush=flush)
+
+    def _call_directly(self, method: str, parameters: "dict[str, object]", *, flush: bool) -> "Any":  # noqa: ANN401
+        answer = self.direct.call(method, parameters)
+        if flush:
+            self.direct.engine.flush(FLUSH_MS / 1000)
+        return answer
 
     def _call(self, method: str, parameters: "dict[str, object]", *, flush: bool) -> "Any":  # noqa: ANN401
         from .remote import LostError, UnsendableError
@@ -140,7 +148,7 @@ class Connection:
                 self._lose(remote)
             except UnsendableError:
                 break
-        return self.direct.call(method, parameters)
+        return self._call_directly(method, parameters, flush=flush)
 
     def _lose(self, remote: "Remote") -> None:
         """Let go of a daemon that went away, and look at once whether there is another."""

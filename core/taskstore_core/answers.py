@@ -57,7 +57,7 @@ _SYNC = _object(
     kinds={"type": "object", "propertyNames": {"enum": list(KINDS)}, "additionalProperties": _object(
         mode={"enum": ["unchanged", "tail", "changed", "rebuilt"]}, parsed=_COUNT, changed=_COUNT, bad_lines=_COUNT,
         bad=_array(_object(line={"type": "integer", "minimum": 1}, reason=_TEXT)))},
-    parsed=_COUNT, changed=_COUNT, took_ms={"type": "number", "minimum": 0})
+    parsed=_COUNT, changed=_COUNT, flushed={"type": "boolean"}, took_ms={"type": "number", "minimum": 0})
 _STATS = _object(store=_TEXT, kinds={
     "type": "object", "propertyNames": {"enum": list(KINDS)}, "additionalProperties": _object(
         {"status": {"type": "object", "additionalProperties": _COUNT}},
@@ -125,6 +125,8 @@ _PARAMETERS: "dict[str, tuple[Schema, str]]" = {
     "lease_ms": (_DURATION, "How long to hold it, in ms; 900000 (15 min) by default."),
     "take": (_TAKE, "Which version of what is in conflict is to count; newest is the same on every machine."),
     "payload": (_TEXT, "What to hand to whoever waits."),
+    "wait_ms": ({"type": "integer", "minimum": 0, "maximum": MAX_STAMP},
+                "How long to wait, in milliseconds, for git to be quiet if lines wait for that."),
     "timeout_ms": ({"type": "integer", "minimum": 0, "maximum": MAX_STAMP}, _TIMEOUT),
 }
 _OF_METHOD: "dict[tuple[str, str], str]" = {

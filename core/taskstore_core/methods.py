@@ -188,18 +188,23 @@ def _history(store: "Store", kind: str, id: str) -> "Result":  # noqa: A002
     return {"items": [Json(line) for line in store.history(kind, id)]}
 
 
-def _sync(store: "Store", *, full: bool = False) -> "Result":
+def _sync(store: "Store", *, full: bool = False, wait_ms: int | None = None) -> "Result":
     import time
 
     began = time.perf_counter()
+    if wait_ms is not None:
+        from .request import check_number
+
+        check_number("wait_ms", wait_ms, 0)
     reports = store.sync(full=full)
+    flushed = store.flush((wait_ms or 0) / 1000)
     kinds = {name: {"mode": report.mode, "parsed": report.parsed, "changed": report.changed,
                     "bad_lines": report.bad_lines,
                     "bad": [{"line": line, "reason": reason} for line, reason in report.bad]}
              for name, report in reports.items()}
     return {"kinds": kinds, "parsed": sum(report.parsed for report in reports.values()),
             "changed": sum(report.changed for report in reports.values()),
-            "took_ms": round((time.perf_counter() - began) * 1000, 3)}
+            "flushed": flushed, "took_ms": round((time.perf_counter() - began) * 1000, 3)}
 
 
 def _stats(store: "Store") -> "Result":
@@ -281,8 +286,9 @@ METHODS: dict[str, Method] = {method.name: method for method in (
            request=_restore),
     Method("store.apply", "ops:array op:string?", "results",
            "Creates, updates, deletes, imports and restores together or not at all.", request=_apply),
-    Method("store.sync", "full:boolean?", "sync",
-           "Bring the cache level with the logs; what was read and changed, by kind.", _sync),
+    Method("store.sync", "full:boolean? wait_ms:integer?", "sync",
+           "Bring the cache level with the logs; what was read and changed, by kind. `flushed` tells whether every line"
+           " stands in its log, after waiting `wait_ms` for git to be quiet.", _sync),
     Method("store.stats", "", "stats", "Counts by kind and status.", _stats),
     Method("store.check", "fix:boolean?", "check",
            "Everything that is wrong, where, and what mends it; with `fix`, what is safe is mended.", _check_store),

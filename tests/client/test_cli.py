@@ -408,7 +408,7 @@ def test_others_as_json(repo: Path, own: Path, empty: Path) -> None:
         assert schema.count("\n") == 1
         assert json.loads(schema)["title"] == "Prd"
         assert json.loads(shown(own, "schema", "prd").out) == json.loads(schema)
-        assert set(json.loads(shown(own, "sync", "--json").out)) == {"kinds", "parsed", "changed", "took_ms"}
+        assert set(json.loads(shown(own, "sync", "--json").out)) == {"kinds", "parsed", "changed", "flushed", "took_ms"}
         created = shown(own, "create", "prd", "--set", "title=T", "--json").out
         assert created == (own / ".taskstore/prds.jsonl").read_text().splitlines(keepends=True)[-1]
         imported = json.loads(shown(own, "import", "beads", os.devnull, "--json").out)

@@ -52,7 +52,7 @@ ANSWERS: dict[str, set[str]] = {
     "record.create": {*KINDS["prd"].fields}, "record.get": {*KINDS["prd"].fields},
     "record.update": {*KINDS["prd"].fields}, "record.delete": {"id", "updated_at"}, "record.list": {"items", "cursor"},
     "record.history": {"items"}, "record.restore": {*KINDS["prd"].fields}, "store.apply": set(),
-    "store.sync": {"kinds", "parsed", "changed", "took_ms"}, "store.stats": {"store", "kinds"},
+    "store.sync": {"kinds", "parsed", "changed", "flushed", "took_ms"}, "store.stats": {"store", "kinds"},
     "store.check": {"problems", "left"}, "store.resolve_conflicts": {"conflicts", "logs", "left"},
     "task_spec.ready": {"items"},
     "task_spec.claim": {*KINDS["task_spec"].fields, "token"}, "task_spec.heartbeat": {"id", "by", "expires_at"},

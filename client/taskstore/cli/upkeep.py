@@ -3,6 +3,7 @@
 import os
 import sys
 
+from taskstore.connection import FLUSH_MS
 from taskstore_core.kinds import KINDS, Kind, find_kind
 from taskstore_core.plain import to_json
 from taskstore_core.store import Store
@@ -26,7 +27,7 @@ def sync(arguments: Arguments) -> int:
     """Bring the cache level, making a store first where a person asks in a place without one."""
     Store.create(os.curdir, directory=directory_of(arguments))[0].close()
     with connect(arguments) as store, Working("reading the files"):
-        answer = store.call("store.sync", {"full": arguments.flag("full")})
+        answer = store.call("store.sync", {"full": arguments.flag("full"), "wait_ms": FLUSH_MS})
     if arguments.json:
         write_json(to_json(answer))
         return 0
@@ -36,7 +37,8 @@ def sync(arguments: Arguments) -> int:
                              f" {count_of(report['changed'], 'record')} touched\n")
         for bad in report["bad"]:
             sys.stderr.write(f"{KINDS[name].log}, line {bad['line']}: skipped: {visible(bad['reason'])}\n")
-    sys.stdout.write(f"in sync after {answer['took_ms']:.0f} ms\n")
+    waiting = "" if answer["flushed"] else "; lines wait until git is done, and are read all the same"
+    sys.stdout.write(f"in sync after {answer['took_ms']:.0f} ms{waiting}\n")
     return 0
 
 
