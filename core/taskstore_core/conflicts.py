@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CHOICES = ("ours", "theirs", "newest")
 _TRIES = 3
+_PATIENCE_S = 1.0  # for git to be quiet
 
 
 class Conflict:
@@ -116,6 +117,8 @@ def resolve(store: "Store", take: str | None = None, kind: Kind | None = None,
         raise InvalidError(f"take: {take!r} is not one of {', '.join(CHOICES)}", field="take")
     if key is not None and (kind is None or take is None):
         raise InvalidError("id: needs a kind, and what to take", field="id")
+    if not store.flush(_PATIENCE_S):  # a merge has just ended, most likely
+        raise BusyError("git is at work", hint="try again when it is done")
     with store.lock():
         _write(store, [])  # so that what waits in the outbox stands in the logs
         found = [conflicted for one in KINDS.values() if (conflicted := look(one, read(store, one)[1])) is not None]

@@ -85,6 +85,11 @@ class Keeper:
         return self._outbox.synced_s if self._outbox is not None else 0.0
 
     @property
+    def has_looked(self) -> bool:
+        """Whether it is known what the outbox holds."""
+        return self._outbox is not None
+
+    @property
     def failure(self) -> str:
         """Why nothing more is written; "" while it is."""
         return self._outbox.failed if self._outbox is not None else ""

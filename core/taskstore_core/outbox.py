@@ -129,7 +129,11 @@ class Outbox(Ledger):
         self._note("settled", ",".join(f"{one.seq}:{one.number}" for one in appended))
 
     def appended_since(self, since: int) -> "list[Appended]":
-        """The lines that were put into their logs since `since`, in Unix ms, and are not settled, oldest first."""
+        """The lines that were put into their logs since `since`, in Unix ms, and are not settled, oldest first.
+
+        Those that are to be put there anew, as a power loss may have taken them, are not among them.
+        """
+        waiting = {write.seq for write in self.pending}
         size, writes, undone = _BLOCK, list[frames.Write](), set[str]()
         while True:
             begin = max(0, self.end - size)
@@ -138,7 +142,7 @@ class Outbox(Ledger):
                 break
             size *= 4
         return [Appended(write, number) for write in writes for number in range(len(write.entries))
-                if since <= write.at and write.seq <= self.applied
+                if since <= write.at and write.seq <= self.applied and write.seq not in waiting
                 and undone.isdisjoint((f"{write.seq}", f"{write.seq}:{number}"))]
 
     def abort(self, aborted: "Sequence[frames.Write]") -> None:

@@ -200,6 +200,8 @@ class Store:
         """Whether every line stands in its log, after waiting for git to be quiet, `wait_s` at the most."""
         import time
 
+        if not self._keeper.has_looked:
+            self.sync()
         end = time.monotonic() + wait_s
         while self._is_put_off():
             if time.monotonic() >= end:

@@ -141,6 +141,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store, _ = Store.create(os.fspath(folder))
     with store:
         store.apply([Operation("import", KINDS[kind], fields) for kind, fields in RECORDS])
+        assert store.flush(60)
     return folder
 
 

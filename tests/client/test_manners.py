@@ -61,7 +61,8 @@ EACH = {
     "claim": "claim --by ann", "heartbeat": "heartbeat t2 --by ann --token TOKEN",
     "complete": "complete t2 --by ann --token TOKEN", "fail": "fail t2 --by ann --token TOKEN",
     "release": "release t2 --by ann --token TOKEN", "resolve-dependency": "resolve-dependency d1",
-    "wait-dependency": "wait-dependency d1", "sync": "sync", "check": "check", "export": "export",
+    "wait-dependency": "wait-dependency d1", "sync": "sync", "check": "check", "resolve-conflicts": "resolve-conflicts",
+    "export": "export",
     "import": "import export.jsonl", "schema": "schema prd",
 }
 """A command line of each command that succeeds."""

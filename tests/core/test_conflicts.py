@@ -166,7 +166,7 @@ def test_refusals(store: Store, arguments: tuple[str | None, object, str | None]
 
 
 def test_while_git_writes(tmp_path: Path) -> None:
-    """While git holds its index the file is left alone and the caller hears that the choice is written."""
+    """While git holds its index the file is left alone, and nothing is chosen."""
     subprocess.run(["git", "init", "-q", "--template=", os.fspath(tmp_path)], check=True)
     store, _ = Store.create(os.fspath(tmp_path))
     with store:
@@ -175,10 +175,10 @@ def test_while_git_writes(tmp_path: Path) -> None:
         lock.touch()
         with pytest.raises(BusyError) as caught:
             resolve(store, "ours")
-        assert caught.value.applied == "yes"
+        assert caught.value.applied == "no"
         assert b"=======" in path.read_bytes()
         lock.unlink()
-        assert resolve(store) == {"conflicts": [], "logs": ["prds.jsonl"], "left": 0}
+        assert resolve(store, "ours")["logs"] == ["prds.jsonl"]
         record = seen(store)
         assert record is not None
         assert record["title"] == "y"

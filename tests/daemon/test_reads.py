@@ -106,6 +106,7 @@ async def test_clean(site: Site, reader: Client, git: Callable[..., str]) -> Non
 async def test_branch_without_a_store(site: Site, reader: Client, git: Callable[..., str]) -> None:
     """On a branch that has no store every call but those about the daemon says so; back on the other all is there."""
     await reader.create(id="x")
+    assert (await reader.call("store.sync", wait_ms=60_000))["flushed"]
     git("add", ".")
     git("commit", "-qm", "x")
     git("checkout", "-q", "--orphan", "empty")

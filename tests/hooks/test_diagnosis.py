@@ -53,7 +53,7 @@ def test_a_clone_without_hooks_and_driver(merged: Clone) -> None:
 
 def test_a_driver_that_is_gone(merged: Clone) -> None:
     """A registered driver whose program was deleted is a warning."""
-    (merged.top.parent / "taskstore-merge").unlink()
+    merged.git("config", "merge.taskstore-merge.driver", "'/gone/taskstore-merge' %O %A %B %L %P")
     assert "is gone" in str(problems(merged, status=1)["no_driver"]["message"])
 
 

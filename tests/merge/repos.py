@@ -72,7 +72,9 @@ class Repo:
         return done.out
 
     def commit(self, message: str) -> str:
-        """Commit everything; the commit."""
+        """Commit everything, once every line stands in its log; the commit."""
+        with self.open() as store:
+            assert store.flush(60)
         self.git("add", "-A")
         self.git("commit", "-q", "--allow-empty", "-m", message)
         return self.git("rev-parse", "HEAD").strip()

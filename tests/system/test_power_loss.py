@@ -192,6 +192,7 @@ def test_lines_that_a_person_discards_stay_discarded(site, cache):
     git(site, "add", "--all")
     git(site, "commit", "--message", "one record")
     assert site.run(CRASH).status == 0
+    site.age()
     git(site, "checkout", "--", ".taskstore")
     if cache == "lost":
         site.lose_cache()
@@ -203,6 +204,7 @@ def test_lines_that_were_synced_are_not_restored_after_a_power_loss(site, boots)
     """Once a writer has closed its store, a line missing from a log is somebody's will, on the next boot too."""
     assert site.run(CLOSE).status == 0
     discarded = [key for key in site.acknowledged() if key != "ts-4"]
+    site.age()
     site.log().write_bytes(b"")
     reopened = site.run(REOPEN, boot=boots[0])
     assert reopened.said == [["ts-4"]], reopened.err
@@ -213,6 +215,7 @@ def test_only_what_follows_the_last_sync_is_restored(site, boots):
     """Of two missing lines, that of the writer which closed its store stays away and that of the other comes back."""
     site.seed(1, id="prd-synced")
     assert site.run(CRASH).status == 0
+    site.age()
     for kind in ("prd", "task_spec"):
         site.log(kind).write_bytes(b"")
     reopened = site.run(REOPEN, boot=boots[0])
@@ -225,6 +228,7 @@ def test_a_restored_line_is_not_restored_again(site, boots):
     assert site.run(CRASH).status == 0
     site.log().write_bytes(b"")
     assert site.run(REOPEN, boot=boots[0]).status == 0
+    site.age()
     site.log().write_bytes(b"")
     reopened = site.run(REOPEN, boot=boots[0])
     assert reopened.said == [["ts-4"]], reopened.err
@@ -334,6 +338,7 @@ def test_the_first_frame_after_a_torn_one_is_read(site, boots, tear):
     assert site.run(CLOSE).status == 0
     tear_last(site, tear)
     assert site.run('create(Store.open(directory=directory), id="prd-after")\nos._exit(0)').status == 0
+    site.age()
     site.log().write_bytes(b"")
     restored = site.run(REOPEN, boot=boots[0])
     assert restored.said == [["prd-after"]], restored.err
