@@ -41,6 +41,7 @@ class Log:
         try:
             self._fd = self._open(may_create)
             mode = self._look()
+            self._is_exact = signature.is_exact(os.path.dirname(path))
         except OSError as error:
             raise ReadOnlyError(f"cannot write {path}: {error.strerror}", hint="nothing was written") from None
         if not stat.S_ISREG(mode):
@@ -77,22 +78,27 @@ class Log:
             raise
 
     def seal(self) -> "signature.Signature | None":
-        """Give the file a modification time no other writer will, and return its signature; None where we may not.
+        """The file's signature, which no later change by anybody will leave as it is; None where that is not sure.
 
-        Raises ReplacedError where the path does not lead to it any more.
+        Where the file system does not see to that, the file is given a time of our own (at the price of a slower
+        fdatasync next time: 307 instead of 242 µs at the median). Raises ReplacedError where the path does not lead
+        to it any more.
         """
-        mtime = time.time_ns()
-        try:
-            os.utime(self._fd, ns=(mtime, mtime))
-        except PermissionError:  # another user's file, shared with our group
-            mtime = -1
+        mtime = None
+        if not self._is_exact:
+            mtime = time.time_ns()
+            try:
+                os.utime(self._fd, ns=(mtime, mtime))
+            except PermissionError:  # another user's file, shared with our group
+                mtime = -1
         try:
             there = os.stat(self.path, follow_symlinks=False)
         except FileNotFoundError:
             raise ReplacedError from None
         if (there.st_dev, there.st_ino) != self.before[:2]:
             raise ReplacedError
-        return signature.of(there) if there.st_mtime_ns == mtime and there.st_size == self.end else None
+        is_ours = there.st_size == self.end and mtime in {None, there.st_mtime_ns}
+        return signature.of(there) if is_ours else None
 
     def undo(self) -> bool:
         """Take the append back; whether the file now ends as before. Bytes of others are never cut off."""

@@ -2,7 +2,8 @@
 
 The rule for racy timestamps is git's (Documentation/technical/racy-git.txt): a file modified within the clock's
 granularity of our look may change again without showing it, so such a signature proves nothing. Our own appends
-set a modification time of their own, to the nanosecond, which no other writer's will equal; they are never racy.
+are never racy: the file system tells every change after a look from those before it, or we set a modification time
+of our own, to the nanosecond, which no other writer's will equal.
 """
 
 import os
@@ -17,6 +18,8 @@ MISSING: "Signature" = (0, 0, 0, 0, 0)
 """Signature of a file that does not exist."""
 
 _SECOND = 1_000_000_000
+_TRIES = 8
+_exact: dict[int, bool] = {}
 _TICK = 20_000_000  # twice the longest tick a Linux kernel is built with (HZ=100)
 
 
@@ -31,6 +34,33 @@ def look(path: str) -> "Signature":
         return of(os.stat(path))
     except FileNotFoundError:
         return MISSING
+
+
+def is_exact(directory: str) -> bool:
+    """Whether the file system of a folder gives a file that was looked at another time with its next change.
+
+    Linux does since 6.13 on ext4, XFS, Btrfs and tmpfs (Documentation/filesystems/multigrain-ts.rst). It is tried, on
+    a file without a name, once a process and device.
+    """
+    try:
+        device = os.stat(directory).st_dev
+        if device not in _exact:
+            _exact[device] = _tells_changes_apart(directory)
+        return _exact[device]
+    except OSError:
+        return False
+
+
+def _tells_changes_apart(directory: str) -> bool:
+    fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        times = []
+        for _ in range(_TRIES):  # faster than the coarsest clock ticks
+            os.write(fd, b"x")
+            times.append(os.fstat(fd).st_mtime_ns)
+        return len(set(times)) == _TRIES
+    finally:
+        os.close(fd)
 
 
 def is_racy(signature: "Signature", looked_at_ns: int | None = None) -> bool:

@@ -64,9 +64,11 @@ class Committer:
 
         That is at once where `who` asks is the only one who writes.
         """
+        began = time.perf_counter()
         outcomes = self._at_once(requests, size, who)
         if outcomes is not None:
             tell(outcomes)
+            self._note(len(requests), time.perf_counter() - began)
             return
         waiting = _Waiting(requests, size, tell)
         self._queue += [(request, waiting) for request in requests]
@@ -127,16 +129,12 @@ class Committer:
 
     def _write_now(self, requests: Sequence[Request]) -> Outcomes | None:
         """The outcomes, or None where something is in the way."""
-        began = time.perf_counter()
-        outcomes: Outcomes
         try:
-            outcomes = self._store.commit(requests, wait_s=0, at_once=True)
+            return self._store.commit(requests, wait_s=0, at_once=True)
         except (BehindError, BusyError):
             return None
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits hears of it
-            outcomes = _failed(error, len(requests))
-        self._note(len(requests), began)
-        return outcomes
+            return _failed(error, len(requests))
 
     async def _commit_next(self) -> None:
         """Commit what waits. Where another process has the lock, wait for it while others use the store."""
@@ -186,8 +184,9 @@ class Committer:
             if isinstance(error, SwallowedError) or (isinstance(error, BusyError) and not locked):
                 raise
             outcomes = _failed(error, len(group))
+        seconds = time.perf_counter() - began
         self._answer(group, outcomes)
-        self._note(len(group), began)
+        self._note(len(group), seconds)
 
     async def _carry_out(self, group: list[tuple[Request, _Waiting]], *, locked: bool) -> Outcomes:
         """A few small writes on the loop if nothing is in their way; otherwise in a thread."""
@@ -210,9 +209,9 @@ class Committer:
             if len(waiting.outcomes) == len(waiting.requests):
                 waiting.tell(waiting.outcomes)
 
-    def _note(self, count: int, began: float) -> None:
-        """Note a commit of `count` requests."""
-        self._took_s = time.perf_counter() - began
+    def _note(self, count: int, seconds: float) -> None:
+        """Note a commit of `count` requests, once they are answered."""
+        self._took_s = seconds
         self._engine.metrics.commit.observe(self._took_s)
         if self._synced_s != (synced_s := self._store.synced_s):
             self._engine.metrics.fsync.observe(synced_s - self._synced_s)
