@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .appended import Appended
     from .ledger import Hint
 
 GROW = 1 << 20      # zero-filled ahead: a sync that changes no metadata is 15 to 40 % faster
@@ -26,18 +27,6 @@ KEEP_MS = 30 * 24 * 3600 * 1000
 KEEP_BYTES = 64 << 20
 _GLANCE = 1 << 12   # most looks behind the known end find nothing
 _BLOCK = 1 << 18
-
-
-class Appended:
-    """A line that was put into its log: `number` within the write `seq`, made at `at`, in Unix ms."""
-
-    __slots__ = ("at", "line", "log", "number", "seq")
-
-    def __init__(self, write: frames.Write, number: int) -> None:
-        self.at = write.at
-        self.seq = write.seq
-        self.number = number
-        self.log, self.line = write.entries[number]
 
 
 class Outbox(Ledger):
@@ -128,22 +117,10 @@ class Outbox(Ledger):
         """Note lines that need not be looked for again: git has them, or they were written anew."""
         self._note("settled", ",".join(f"{one.seq}:{one.number}" for one in appended))
 
-    def appended_since(self, since: int) -> "list[Appended]":
-        """The lines that were put into their logs since `since`, in Unix ms, and are not settled, oldest first.
-
-        Those that are to be put there anew, as a power loss may have taken them, are not among them.
-        """
-        waiting = {write.seq for write in self.pending}
-        size, writes, undone = _BLOCK, list[frames.Write](), set[str]()
-        while True:
-            begin = max(0, self.end - size)
-            writes, undone = _writes(os.pread(self._fd, self.end - begin, begin), begin)
-            if not begin or (writes and writes[0].at < since):
-                break
-            size *= 4
-        return [Appended(write, number) for write in writes for number in range(len(write.entries))
-                if since <= write.at and write.seq <= self.applied and write.seq not in waiting
-                and undone.isdisjoint((f"{write.seq}", f"{write.seq}:{number}"))]
+    def tail(self, size: int) -> bytes:
+        """The last `size` bytes that were written, or all of them."""
+        begin = max(0, self.end - size)
+        return os.pread(self._fd, self.end - begin, begin)
 
     def abort(self, aborted: "Sequence[frames.Write]") -> None:
         """Take pending frames back, durably; raises ReadOnlyError when that cannot be made sure of."""
@@ -296,25 +273,6 @@ class Outbox(Ledger):
         sync_folder(os.path.dirname(self.path))
         self.close()
         self._open(None)
-
-
-def _writes(data: bytes, base: int) -> "tuple[list[frames.Write], set[str]]":
-    """The writes in a stretch of an outbox, and which of them, or of their lines, were aborted or settled."""
-    if base:
-        data = data[data.find(b"\n") + 1:]
-    writes: list[frames.Write] = []
-    undone: set[str] = set()
-    for _, _, frame in frames.scan(data, 0):
-        match frame:
-            case {"seq": int(seq), "boot": str(boot), "at": int(at), "entries": list(entries)}:
-                writes.append(frames.Write(seq, boot, at, [(name, line) for name, line in entries]))
-            case {"abort": int(seq)}:
-                undone.add(str(seq))
-            case {"settled": str(lines)}:
-                undone.update(lines.split(","))
-            case _:
-                pass
-    return writes, undone
 
 
 def _written_at(frame: dict[str, object]) -> int:

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from .outbox import Appended
+    from .appended import Appended
 
 SLACK_MS = 5000
 """How long before git was seen at work a line may have been appended and be swallowed."""
@@ -79,6 +79,8 @@ def restore(paths: Paths, outbox: Outbox, quiet: Quiet, changed: "Collection[str
 
 def _missing(paths: Paths, outbox: Outbox, changed: "Collection[str]", noted: int | None) -> "list[Appended]":
     """The lines that were appended shortly before a log was replaced, or git seen at work, and are not there."""
+    from .appended import appended_since
+
     since = {} if noted is None else dict.fromkeys(LOGS, noted - SLACK_MS)
     sources = {log: Source(paths.file(log)) for log in (LOGS if noted is not None else changed)}
     try:
@@ -86,7 +88,7 @@ def _missing(paths: Paths, outbox: Outbox, changed: "Collection[str]", noted: in
             replaced = sources[log].signature[4] // 1_000_000 - SLACK_MS
             since[log] = min(replaced, since.get(log, replaced))
         by_log: dict[str, list[Appended]] = {}
-        for one in outbox.appended_since(min(since.values())):
+        for one in appended_since(outbox, min(since.values())):
             if one.at >= since.get(one.log, one.at + 1):
                 by_log.setdefault(one.log, []).append(one)
         return [one for log, those in by_log.items() for one in _absent(sources[log], those)]

@@ -13,7 +13,7 @@ from functools import partial
 import trio
 
 from taskstore_core.errors import BusyError, TaskStoreError
-from taskstore_core.keeper import BehindError
+from taskstore_core.passes import BehindError
 from taskstore_core.reconcile import SwallowedError
 from taskstore_core.request import Outcome, Request
 

@@ -1,0 +1,187 @@
+"""Passes over a store, with its lock held: what waits goes into the logs, and the cache is brought level with them.
+
+The truth is the logs and what the outbox still holds for them.
+"""
+
+from . import layout
+from .cache import DAMAGED, UNWRITABLE, Cache
+from .errors import BusyError, ReadOnlyError
+from .kinds import KINDS, Kind
+from .lag import joined
+from .leveling import bring_level, overlay, sync_logs
+from .lock import WAIT_S, Lock
+from .opened import Opened
+from .paths import Paths
+from .reconcile import SwallowedError, Verdict, restore
+from .signature import look
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import TypeVar
+
+    from .drain import Sealed
+    from .leveling import Reports
+    from .outbox import Outbox
+
+    T = TypeVar("T")
+
+_ASKING = "asking"  # locked by whoever asks git about missing lines
+_TRIES = 3
+
+
+class BehindError(Exception):
+    """The cache must be brought level first, which may take long."""
+
+
+class Passes(Opened):
+    """What is done to a store under its lock."""
+
+    def __init__(self, paths: Paths, *, resident: bool = False) -> None:
+        super().__init__(paths, resident=resident)
+        self._verdict: Verdict | None = None
+        self._gives_up = False
+
+    def sync(self, *, full: bool = False) -> "Reports":
+        """Bring the cache level with the logs, or build it anew; in memory where nothing can be written."""
+        try:
+            return self.in_turn(lambda: self.level(full=full))
+        except ReadOnlyError:
+            return self._sync_in_memory()
+
+    def in_turn(self, work: "Callable[[], T]", wait_s: float = WAIT_S) -> "T":
+        """What `work` gives, done with the lock held; where git must be asked for it, that is done without.
+
+        Where git goes on and on, it is put off: what git may have swallowed is looked for another time.
+        """
+        try:
+            for _ in range(_TRIES):
+                try:
+                    with self.lock(wait_s):
+                        return work()
+                except SwallowedError as error:
+                    self._verdict = self._ask_git(error)
+            self._gives_up = True
+            self.quiet.note()
+            with self.lock(wait_s):
+                return work()
+        finally:
+            self._verdict, self._gives_up = None, False
+
+    def _ask_git(self, error: SwallowedError) -> Verdict | None:
+        """What git says of missing lines; None where another process has asked meanwhile, and knows it by now."""
+        path = self.paths.local(_ASKING)
+        try:
+            with Lock(path, 0):
+                return error.ask(self.paths)
+        except BusyError:
+            pass
+        try:
+            with Lock(path):
+                return None
+        except BusyError:
+            return error.ask(self.paths)
+
+    def level(self, *, full: bool = False) -> "Reports":
+        """Put what the outbox still holds into the logs, and bring the cache level with them. Needs the lock."""
+        layout.read_version(self.paths)
+        self._refuse_fork()
+        if self._cache is not None and not self._cache.path:
+            self._drop_cache()  # whatever kept us from the file may have gone
+        if full:
+            self._discard_file()
+        for _ in range(_TRIES):
+            try:
+                return self._level(self._opened() or self._made(), full=full)
+            except DAMAGED:
+                self._discard_file()
+            except UNWRITABLE:
+                break
+        return self._level(self._use_memory(), full=full)
+
+    def leveled(self, kinds: "Iterable[Kind]", *, may_lag: bool = False,
+                at_once: bool = False) -> "tuple[Cache, Outbox]":
+        """The cache, level with the logs of `kinds` at least, and the outbox. Needs the lock.
+
+        It `may_lag` behind writes of ours. Raises BehindError if it is behind and this is to be done `at_once`.
+        """
+        self._refuse_fork()
+        if self._outbox is None or not self._is_current(self._outbox, kinds) or (self.lag is not None and not may_lag):
+            if at_once:
+                raise BehindError
+            self.level()
+            if self._cache is not None and self._cache.path:
+                self._note(self._cache, KINDS.values())
+        assert self._cache is not None  # noqa: S101 - `level` opened both
+        assert self._outbox is not None  # noqa: S101
+        return self._cache, self._outbox
+
+    def _is_current(self, outbox: "Outbox", kinds: "Iterable[Kind]") -> bool:
+        """Whether nobody has written anything that matters for `kinds` and that we have not read."""
+        holds = self.holds(kinds)
+        if not holds or not self._pulse.is_at(outbox):
+            outbox.refresh()
+        return holds and not outbox.pending
+
+    def _level(self, cache: Cache, *, full: bool) -> "Reports":
+        outbox = self._read_outbox(cache)
+        if not self.quiet.is_busy():
+            if not self._gives_up:
+                restore(self.paths, outbox, self.quiet, self._changed(cache), self._verdict)
+            sealed = self._drain(outbox)
+        else:
+            sealed = {}
+        if self.lag is not None:
+            sealed = joined(self.lag.sealed, sealed)
+            self._pulse.close()  # what it knows is no longer true of the cache alone
+            self.lag = None
+        self.is_waiting = bool(outbox.pending) or self.quiet.noted_ms() is not None
+        return self._bring_level(cache, outbox, sealed, KINDS.values(), full=full)
+
+    def _bring_level(self, cache: Cache, outbox: "Outbox", sealed: "Sealed", kinds: "Iterable[Kind]", *,
+                     full: bool = False) -> "Reports":
+        """Bring the cache level; what was read that we have not written is noted in `reports`."""
+        self._recent.forget()
+        reports = bring_level(self.paths, cache, outbox, sealed, kinds, full=full)
+        news = {name: report for name, report in reports.items() if (report.parsed or report.changed) and not (
+            report.mode == "tail" and KINDS[name].log in sealed)}
+        self.reports = news or self.reports
+        return reports
+
+    def _drain(self, outbox: "Outbox") -> "Sealed":
+        from .drain import DrainError, drain
+
+        try:
+            return drain(self.logs, outbox) if outbox.pending else {}
+        except DrainError as error:
+            raise ReadOnlyError(f"lines in the outbox cannot be put into their logs: {error}",
+                                hint="they are safe where they are") from error
+
+    def _changed(self, cache: Cache) -> list[str]:
+        """The logs that somebody else has touched since the cache was level with them."""
+        ours = self.lag.sealed if self.lag is not None else {}
+        changed = []
+        for kind in KINDS.values():
+            point = cache.checkpoint(kind)
+            if point is not None and look(self.paths.file(kind.log)) not in {
+                    point.signature, ours[kind.log][1] if kind.log in ours else point.signature}:
+                changed.append(kind.log)
+        return changed
+
+    def _sync_in_memory(self) -> "Reports":
+        """What `level` does, where nothing can be written."""
+        from .outbox import Outbox
+
+        if self._overlaid:  # what was pending may have been taken back since
+            self._drop_cache()
+        cache = self._use_memory()
+        outbox = Outbox(self.paths.local("outbox"), writable=False)
+        self._overlaid = bool(outbox.pending)
+        try:
+            with cache.db:
+                reports = sync_logs(self.paths, cache, {}, KINDS.values())
+                overlay(cache, outbox)
+                cache.set_hint(outbox.hint)
+            return reports
+        finally:
+            outbox.close()
