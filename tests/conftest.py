@@ -250,12 +250,13 @@ class Site:
         self._trace = beside / f"{root.name}.trace"
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("TASKSTORE_")}
 
-    def calm(self) -> None:
-        """Have git's last work be long ago."""
+    def calm(self, *, forget: bool = True) -> None:
+        """Have git's last work be long ago, and nobody know of it if it is to be forgotten."""
         create_folder(os.fspath(self.private))
         long_ago = time.time_ns() - 3600 * 10**9
         os.utime(self.root / ".git", ns=(long_ago, long_ago))
-        (self.private / "busy").unlink(missing_ok=True)
+        if forget:
+            (self.private / "busy").unlink(missing_ok=True)
 
     def age(self) -> None:
         """As if whatever was written had been written an hour ago."""

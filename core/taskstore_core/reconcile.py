@@ -81,15 +81,12 @@ def _missing(paths: Paths, outbox: Outbox, changed: "Collection[str]", noted: in
     """The lines that were appended shortly before a log was replaced, or git seen at work, and are not there."""
     from .appended import appended_since
 
-    since = {} if noted is None else dict.fromkeys(LOGS, noted - SLACK_MS)
     sources = {log: Source(paths.file(log)) for log in (LOGS if noted is not None else changed)}
     try:
-        for log in changed:
-            replaced = sources[log].signature[4] // 1_000_000 - SLACK_MS
-            since[log] = min(replaced, since.get(log, replaced))
+        times = [sources[log].signature[4] // 1_000_000 for log in changed] + ([] if noted is None else [noted])
         by_log: dict[str, list[Appended]] = {}
-        for one in appended_since(outbox, min(since.values())):
-            if one.at >= since.get(one.log, one.at + 1):
+        for one in appended_since(outbox, min(times) - SLACK_MS):
+            if one.log in sources:
                 by_log.setdefault(one.log, []).append(one)
         return [one for log, those in by_log.items() for one in _absent(sources[log], those)]
     finally:

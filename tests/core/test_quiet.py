@@ -131,6 +131,19 @@ def test_what_waits_outlives_a_checkout(site: Site, git: Callable[..., str]) -> 
     assert logged(site) == ["p0", "p1", "p2", "p3"]
 
 
+def test_what_waits_outlives_a_rebuild(site: Site, git: Callable[..., str]) -> None:
+    """The same where the log is so different that the cache is built anew."""
+    site.seed(200)
+    git("commit", "-qam", "many")
+    lock = site.root / ".git" / "index.lock"
+    lock.touch()
+    with site.open() as store:
+        create(store, "p1")
+        replace(site.log(), b"".join(b'{"id":"other-%d","title":"t","updated_at":1}\n' % n for n in range(200)))
+        assert len(ids(store)) == 201
+        assert "p1" in ids(store)
+
+
 def test_a_lock_that_a_crash_left(site: Site, lock: Path) -> None:
     """A lock that has been there for half a minute keeps nobody waiting."""
     long_ago = time.time() - PATIENCE_MS / 1000 - 1
@@ -276,6 +289,26 @@ def test_swallowed_while_git_is_seen_at_work(site: Site, git: Callable[..., str]
         assert ids(store) == {"p1", "p2"}
     assert sorted(logged(site)) == ["p1", "p2"]
     assert git("status", "--porcelain") == "M .taskstore/prds.jsonl"
+
+
+def test_a_log_that_is_away_for_long(site: Site, git: Callable[..., str]) -> None:
+    """A line that git swallowed as it took the log away comes back with the log, however much later that is."""
+    before = git("show", "HEAD:.taskstore/prds.jsonl").encode()
+    with site.open() as store:
+        create(store, "p1")
+        lock = site.root / ".git" / "index.lock"
+        lock.touch()
+        site.log().unlink()
+        store.sync()
+        lock.unlink()
+        site.calm(forget=False)
+        assert ids(store) == set()
+    site.age()
+    noted = time.time() - 3600
+    os.utime(site.private / "busy", (noted, noted))
+    site.log().write_bytes(before)
+    assert site.ids() == ["p1"]
+    assert logged(site) == ["p1"]
 
 
 def test_git_at_work_between_look_and_append(site: Site, git: Callable[..., str],
