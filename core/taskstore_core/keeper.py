@@ -8,7 +8,7 @@ import os
 
 from . import layout
 from .cache import DAMAGED, UNWRITABLE, Cache, delete, open_cache
-from .errors import BusyError, InvalidError, ReadOnlyError
+from .errors import BusyError, InvalidError, ReadOnlyError, TaskStoreError
 from .kept import KeptLock, Logs
 from .kinds import KINDS, LOGS, Kind
 from .lag import Lag, joined
@@ -21,6 +21,8 @@ from .quiet import Quiet
 from .recent import Recent
 from .reconcile import SwallowedError, Verdict, restore
 from .signature import look
+from .synced import KIND as REPO_STATE
+from .synced import Synced
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class Keeper:
         self._recent = Recent()
         self.reports: Reports = {}
         """What others changed in the logs, as it was last found."""
+        self.synced = Synced(paths)
         self.lag: Lag | None = None
         self.trusted = False  # somebody has just asked `is_fresh` for all reads that follow
         self._overlaid = False  # the cache, in memory, holds lines that are only in the outbox
@@ -70,6 +73,8 @@ class Keeper:
     def close(self) -> None:
         """Settle what this process appended, and let go of everything."""
         self.catch_up()
+        if self.synced.is_due and self._pid == os.getpid():
+            self.note_head()
         self.settle()
         if self._outbox is not None:
             self._outbox.close()
@@ -302,6 +307,12 @@ class Keeper:
         assert self._outbox is not None  # noqa: S101
         return self._cache, self._outbox
 
+    def settled(self) -> "tuple[Cache, Outbox]":
+        """What `leveled` gives for all kinds, with the logs synced, if they can be. Needs the lock."""
+        cache, outbox = self.leveled(KINDS.values())
+        settle(self.paths, outbox, after_ms=0)
+        return cache, outbox
+
     def _is_current(self, outbox: "Outbox", kinds: "Iterable[Kind]") -> bool:
         """Whether nobody has written anything that matters for `kinds` and that we have not read."""
         holds = self.holds(kinds)
@@ -392,7 +403,11 @@ class Keeper:
             self._pulse.close()  # what it knows is no longer true of the cache alone
             self.lag = None
         self.is_waiting = bool(outbox.pending) or self.quiet.noted_ms() is not None
-        return self._bring_level(cache, outbox, sealed, KINDS.values(), full=full)
+        reports = self._bring_level(cache, outbox, sealed, KINDS.values(), full=full)
+        if not sealed or any(report.mode != "unchanged" and KINDS[name].log not in sealed
+                             for name, report in reports.items()):
+            self._note_head(cache)
+        return reports
 
     def _bring_level(self, cache: Cache, outbox: "Outbox", sealed: "Sealed", kinds: "Iterable[Kind]", *,
                      full: bool = False) -> "Reports":
@@ -422,6 +437,24 @@ class Keeper:
         except DrainError as error:
             raise ReadOnlyError(f"lines in the outbox cannot be put into their logs: {error}",
                                 hint="they are safe where they are") from error
+
+    def _note_head(self, cache: Cache) -> None:
+        """Note at which commit the logs were read, if it is another than before. Needs the lock."""
+        written = self.synced.write(cache, self.logs) if cache.path else {}
+        if written:
+            with cache.db:
+                sync_logs(self.paths, cache, written, [REPO_STATE])
+
+    def note_head(self) -> None:
+        """Look once more where HEAD is, if git was at work when we last looked; what cannot be noted is left."""
+        if not self.synced.is_due:
+            return
+        try:
+            self.in_turn(self.level, 0)
+        except BusyError:
+            pass
+        except TaskStoreError:
+            self.synced.is_due = False  # no store on this branch, say: whoever reads next hears of it
 
     def _changed(self, cache: Cache) -> list[str]:
         """The logs that somebody else has touched since the cache was level with them."""
