@@ -58,6 +58,7 @@ def _carry_out(keeper: "Keeper", rule: "Rule") -> list[Draft]:
     end = time.monotonic() + _PATIENCE_S
     while keeper.quiet.is_busy() and time.monotonic() < end:
         time.sleep(_LOOK_S)
+    keeper.sync()  # so that what waited for git is looked at, too
     try:
         return _prepare_and_swap(keeper, rule)
     except StaleError:
