@@ -56,7 +56,9 @@ def _drafts(paths: "Paths", rule: "Rule") -> list[Draft]:
 def _carry_out(keeper: "Keeper", rule: "Rule") -> list[Draft]:
     git.refuse_unfinished(keeper.paths)
     end = time.monotonic() + _PATIENCE_S
-    while keeper.quiet.is_busy() and time.monotonic() < end:
+    while keeper.quiet.is_busy():
+        if time.monotonic() >= end:
+            raise _at_work()
         time.sleep(_LOOK_S)
     keeper.sync()  # so that what waited for git is looked at, too
     try:
@@ -95,7 +97,7 @@ def _swap(keeper: "Keeper", drafts: "Sequence[Draft]") -> None:
     cache, outbox = keeper.settled()
     git.refuse_unfinished(keeper.paths)
     if keeper.quiet.is_busy() or outbox.pending:
-        raise BusyError("git is at work in this repository", hint="try again")
+        raise _at_work()
     if outbox.unsynced:
         raise ReadOnlyError("the logs could not be synced to the disk", hint="check the disk; nothing was dropped")
     for draft in drafts:
@@ -111,3 +113,7 @@ def _swap(keeper: "Keeper", drafts: "Sequence[Draft]") -> None:
             cache.set_hint(outbox.hint)
     except (*DAMAGED, *UNWRITABLE):
         pass  # the logs are true: whoever reads next finds the cache behind
+
+
+def _at_work() -> BusyError:
+    return BusyError("git is at work in this repository", hint="try again")

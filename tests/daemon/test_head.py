@@ -15,8 +15,8 @@ Git = Callable[..., str]
 
 async def test_a_checkout_is_noted_when_git_is_done(git: Git, serving: Serving, client: Client) -> None:
     """After a checkout the record of the clone names its branch and commit, told as a change of that record."""
-    await client.create(id="x")
     git("checkout", "-qb", "other")
+    await client.call("record.create", kind="prd", record={"title": "x"}, flush=True)
     git("commit", "-qam", "x")
     subscriber = await serving.connect()
     await subscriber.call("changes.subscribe", kinds=["repo_state"])
