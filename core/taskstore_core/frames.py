@@ -85,8 +85,8 @@ def without(data: bytes, lines: "Mapping[str, Collection[bytes]]") -> bytes | No
                 left = [number for number, (name, line) in enumerate(entries)
                         if line.encode() not in lines.get(name, ())]
                 found = found or len(left) < len(entries)
-                places |= {f"{seq}:{old}": f"{seq}:{new}" for new, old in enumerate(left)}
                 if left and seq not in aborted:
+                    places |= {f"{seq}:{old}": f"{seq}:{new}" for new, old in enumerate(left)}
                     kept.append(data[offset:end] if len(left) == len(entries)
                                 else Write(seq, boot, at, [entries[number] for number in left]).encode())
             case {"settled": str(those)}:

@@ -309,6 +309,21 @@ def test_the_outbox_forgets_what_was_dropped_and_nothing_else(store: Store, othe
     assert outbox_lines(other) == {line.decode() for line in log_of(other).splitlines()}
 
 
+def test_what_git_took_charge_of_is_still_known_after_a_line_was_forgotten() -> None:
+    """A mark that settles a line names it by its new place, and goes with a line that is forgotten."""
+    writes = [frames.Write(1, "b", 1, [("prds.jsonl", "x"), ("prds.jsonl", "y"), ("prds.jsonl", "z")]),
+              frames.Write(2, "b", 1, [("prds.jsonl", "w")]), frames.Write(3, "b", 1, [("prds.jsonl", "gone")])]
+    data = frames.encode_mark("outbox", "id") + b"".join(write.encode() for write in writes)
+    data += frames.encode_mark("settled", "1:2,2:0,3:0") + frames.encode_mark("abort", 3)
+    kept = frames.without(data, {"prds.jsonl": {b"x"}})
+    assert kept is not None
+    read = [frame for _, _, frame in frames.scan(kept, 0)]
+    assert [frame.get("entries") for frame in read[:2] if frame] == [
+        [["prds.jsonl", "y"], ["prds.jsonl", "z"]], [["prds.jsonl", "w"]]]
+    assert read[2:] == [{"settled": "1:1,2:0"}]
+    assert frames.without(data, {"prds.jsonl": {b"none"}, "other.jsonl": {b"x"}}) is None
+
+
 def test_nothing_dropped_comes_back_after_a_power_loss(store: Store, clocks: Clocks) -> None:
     """In the next boot, what the disk lost of a log is restored from the outbox, without what was dropped."""
     put(store, "create", id="a")
