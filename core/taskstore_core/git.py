@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .paths import Paths
 
 _QUIET_S = 0.1
+_SHORTENED = 4
+"""The version of an index whose names lack what they share with the one before."""
 _HEX = frozenset("0123456789abcdef")
 _OF_THE_CALLER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY",
                   "GIT_ALTERNATE_OBJECT_DIRECTORIES")
@@ -88,8 +90,23 @@ def distance(git_dir: str, base: str, commit: str) -> tuple[int, int] | None:
 def is_tracked(path: str, git_dir: str) -> bool:
     """Whether git tracks the file at `path`."""
     folder, name = os.path.split(path)
+    if _is_absent(git_dir, name):
+        return False
     tracked = run("-C", folder, f"--git-dir={git_dir}", "ls-files", "-z", "--full-name", "--", f":(top,glob)**/{name}")
     return any(path.endswith("/" + os.fsdecode(one)) for one in (tracked or b"").split(b"\0") if one)
+
+
+def _is_absent(git_dir: str, name: str) -> bool:
+    """Whether the index, if it is a plain one, names no such file anywhere; that spares most callers a process."""
+    try:
+        with open(f"{git_dir}/index", "rb") as file:
+            content = file.read()
+        is_split = any(other.startswith("sharedindex.") for other in os.listdir(git_dir))
+    except OSError:
+        return False
+    is_plain = (content[:4] == b"DIRC" and int.from_bytes(content[4:8]) < _SHORTENED and not is_split
+                and b"sdir" not in content)  # sparse: a folder may stand for its files
+    return is_plain and name.encode() not in content
 
 
 def _is_commit(text: str) -> bool:
