@@ -186,6 +186,18 @@ def check(*, fix: bool = False) -> Call[list[dict[str, Any]]]:
     return Call("store.check", lambda answer: list(answer["problems"]), fix=fix)
 
 
+def compact(*, older_than_ms: int | None = None, keep: int | None = None, prune_tombstones: bool = False,
+            dry_run: bool = False) -> Call[dict[str, Any]]:
+    """Drop superseded versions from the logs: those older than `older_than_ms` and beyond the `keep` (1) newest.
+
+    What was dropped, by kind, as in `taskstore schema store.compact`. `prune_tombstones` drops deleted records
+    altogether where every branch and stash of this clone has the deletion; `dry_run` only tells. Raises BusyError
+    while git merges, rebases or is at work, ReadOnlyError.
+    """
+    return Call("store.compact", dict, older_than_ms=older_than_ms, keep=keep, prune_tombstones=prune_tombstones,
+                dry_run=dry_run)
+
+
 class Named(Generic[RecordT]):
     """The calls of one kind, under the names that speak of it."""
 

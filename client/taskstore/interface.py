@@ -71,6 +71,7 @@ class Interface:
     sync = _method(calls.sync)
     stats = _method(calls.stats)
     check = _method(calls.check)
+    compact = _method(calls.compact)
     resolve_conflicts = _method(calls.resolve_conflicts)
 
     create_prd = _method(Named(Prd).create)

@@ -58,7 +58,10 @@ _SYNC = _object(
         mode={"enum": ["unchanged", "tail", "changed", "rebuilt"]}, parsed=_COUNT, changed=_COUNT, bad_lines=_COUNT,
         bad=_array(_object(line={"type": "integer", "minimum": 1}, reason=_TEXT)))},
     parsed=_COUNT, changed=_COUNT, flushed={"type": "boolean"}, took_ms={"type": "number", "minimum": 0})
-_STATS = _object(store=_TEXT, kinds={
+_REPOSITORY = _object(
+    commit=_TEXT, branch=_or_null(_TEXT), ahead=_or_null(_COUNT), behind=_or_null(_COUNT),
+    last_synced=_or_null(_object(commit=_TEXT, branch=_or_null(_TEXT), at=_STAMP)))
+_STATS = _object(store=_TEXT, repository=_or_null(_REPOSITORY), kinds={
     "type": "object", "propertyNames": {"enum": list(KINDS)}, "additionalProperties": _object(
         {"status": {"type": "object", "additionalProperties": _COUNT}},
         records=_COUNT, deleted=_COUNT, lines=_COUNT, bad_lines=_COUNT)})
@@ -67,6 +70,10 @@ _PROBLEM = _object(
     line=_or_null({"type": "integer", "minimum": 1}), id=_or_null(_TEXT), fixable=_FLAG, fixed=_FLAG)
 _CHECK = _object(problems=_array(_PROBLEM), left=_COUNT)
 _TAKE: "Schema" = {"enum": ["ours", "theirs", "newest"]}
+_COMPACT = _object(
+    kinds={"type": "object", "propertyNames": {"enum": list(KINDS)}, "additionalProperties": _object(
+        lines=_COUNT, bytes=_COUNT, tombstones=_COUNT, tombstones_kept=_COUNT, left=_COUNT)},
+    lines=_COUNT, bytes=_COUNT, dry_run=_FLAG, took_ms={"type": "number", "minimum": 0})
 _HEARTBEAT = _object(id=_TEXT, by=_TEXT, expires_at={"type": "integer"})
 
 
@@ -87,6 +94,7 @@ def _answer(method: Method, record: "Schema") -> "Schema":
             conflicts=_array(_object(kind={"enum": list(KINDS)}, id=_TEXT, ours=either, theirs=either,
                                      taken=_or_null({"enum": ["ours", "theirs"]}))),
             logs=_array(_TEXT), left=_COUNT),
+        "compact": _COMPACT,
         "claim": _or_null(_with(record, token=_TEXT)),
         "heartbeat": _HEARTBEAT,
         "completed": _with(record, unblocked=_array(_TEXT)),
@@ -103,6 +111,7 @@ _OPERATION: "Schema" = {"oneOf": [
 
 _WHERE = ("{field: value}, {field: {operator: value}} or {field: [{operator: value}, …]} with eq, ne, gt, ge, lt, le,"
           " in, contains; all must hold.")
+_PRUNE = "Drop all that is left of deleted records, if every branch and stash here that knows them has the deletion."
 _TIMEOUT = "How long to wait, in ms; by default for as long as it takes."
 _PARAMETERS: "dict[str, tuple[Schema, str]]" = {
     "kind": (_KIND, "The kind of record."),
@@ -119,6 +128,12 @@ _PARAMETERS: "dict[str, tuple[Schema, str]]" = {
     "ops": (_array(_OPERATION), "The operations, each {op, kind, …} with the parameters of its method."),
     "full": (_FLAG, "Forget the cache and build it anew."),
     "fix": (_FLAG, "Mend what is safe to mend."),
+    "older_than_ms": ({"type": "integer", "minimum": 0, "maximum": MAX_STAMP},
+                      "Only versions that are at least this old, in ms."),
+    "keep": ({"type": "integer", "minimum": 1, "maximum": MAX_STAMP},
+             "Leave this many of the newest versions of each record; 1 by default."),
+    "prune_tombstones": (_FLAG, _PRUNE),
+    "dry_run": (_FLAG, "Only say what would be dropped."),
     "prd_id": (_TEXT, "Only task specs of this PRD."),
     "by": (_WORD, "Who claims, or holds: a name of the caller's choice."),
     "token": (_TEXT, "What the claim answered with."),
@@ -177,7 +192,7 @@ def errors() -> "list[type[TaskStoreError]]":
 
 def _kinds_of(method: Method) -> list[str]:
     """The kinds whose records a method answers with."""
-    if method.answer in {"deleted", "sync", "stats", "check", "heartbeat"}:
+    if method.answer in {"deleted", "sync", "stats", "check", "compact", "heartbeat"}:
         return []
     named = method.name.partition(".")[0]
     return [named] if named in KINDS else list(KINDS)

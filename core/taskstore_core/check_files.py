@@ -4,7 +4,7 @@ import fcntl
 import os
 import stat
 
-from . import layout
+from . import git, layout
 from .errors import BusyError, ReadOnlyError
 from .kinds import LOGS
 from .lock import Lock
@@ -29,6 +29,7 @@ def look(paths: Paths) -> "Iterator[Problem]":
         if os.path.lexists(path):
             yield from _access(path, path)
     yield from _ignored(paths)
+    yield from _tracked(paths)
     yield from _lock(paths)
 
 
@@ -75,6 +76,14 @@ def _ignored(paths: Paths) -> "Iterator[Problem]":
     if missing:
         yield warning("not_ignored", f".gitignore does not name {', '.join(missing)}: git add would take in what is of"
                       " this machine alone", "taskstore check --fix adds it", file=".gitignore", fixable=True)
+
+
+def _tracked(paths: Paths) -> "Iterator[Problem]":
+    path = paths.file("repo_state.jsonl")
+    if paths.git_dir is not None and os.path.exists(path) and git.is_tracked(path, paths.git_dir):
+        yield warning("tracked_state", "repo_state.jsonl is of this machine alone and git tracks it: it is read and"
+                      " merged, but nothing is noted in it", f"git rm --cached {path}, and commit that",
+                      file="repo_state.jsonl")
 
 
 def _lock(paths: Paths) -> "Iterator[Problem]":

@@ -18,7 +18,7 @@ import zlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     Entry = tuple[str, str]
     """The name of a log, and one line for it, without its line end."""
@@ -71,6 +71,31 @@ def scan(data: bytes, base: int) -> "Iterator[tuple[int, int, dict[str, object] 
         end = stop if newline < 0 else newline + 1
         yield base + start, base + end, None if newline < 0 else _open(data[start:newline])
         start = end
+
+
+def without(data: bytes, lines: "Mapping[str, Collection[bytes]]") -> bytes | None:
+    """The frames in `data` that stand for writes, without these lines of these logs; None if none of them is there."""
+    read = [line for line in scan(data, 0) if line[2]]
+    aborted = {frame.get("abort") for _, _, frame in read if frame}
+    places: dict[str, str] = {}  # "frame:line" as "settled" marks name it → what it is called now
+    kept, found = [], False
+    for offset, end, frame in read:
+        match frame:
+            case {"seq": int(seq), "boot": str(boot), "at": int(at), "entries": list(entries)}:
+                left = [number for number, (name, line) in enumerate(entries)
+                        if line.encode() not in lines.get(name, ())]
+                found = found or len(left) < len(entries)
+                if left and seq not in aborted:
+                    places |= {f"{seq}:{old}": f"{seq}:{new}" for new, old in enumerate(left)}
+                    kept.append(data[offset:end] if len(left) == len(entries)
+                                else Write(seq, boot, at, [entries[number] for number in left]).encode())
+            case {"settled": str(those)}:
+                kept.append(encode_mark("settled", ",".join(places[one] for one in those.split(",") if one in places)))
+            case {"doubted": _}:
+                kept.append(data[offset:end])
+            case _:
+                pass
+    return b"".join(kept) if found else None
 
 
 def _seal(body: bytes) -> bytes:

@@ -4,7 +4,7 @@ import os
 
 from . import layout
 from .cache import DAMAGED, UNWRITABLE, Cache
-from .errors import BusyError, ReadOnlyError
+from .errors import BusyError, ReadOnlyError, TaskStoreError
 from .kinds import KINDS, LOGS, Kind
 from .lag import Lag, joined
 from .leveling import settle
@@ -32,6 +32,8 @@ class Keeper(Passes):
     def close(self) -> None:
         """Settle what this process appended, and let go of everything."""
         self.catch_up()
+        if self.synced.is_due and self._pid == os.getpid():
+            self.note_head()
         self.settle()
         super().close()
 
@@ -45,6 +47,17 @@ class Keeper(Passes):
                 settle(self.paths, self._outbox, after_ms=0)
         except (BusyError, ReadOnlyError):
             pass  # the outbox has the lines; whoever gets the lock will come to it
+
+    def note_head(self) -> None:
+        """Look once more where HEAD is, if git was at work when we last looked; what cannot be noted is left."""
+        if not self.synced.is_due:
+            return
+        try:
+            self.in_turn(self.level, 0)
+        except BusyError:
+            pass
+        except TaskStoreError:
+            self.synced.is_due = False  # no store on this branch, say: whoever reads next hears of it
 
     def read(self, kinds: "Iterable[Kind]", ask: "Callable[[Cache], T]") -> "T":
         """What `ask` says of a cache that is level with the logs of `kinds`."""

@@ -71,7 +71,8 @@ KINDS: dict[str, Kind] = {
         Kind("workflow", "workflows", "wf", "id name description awl_code created_at updated_at",
              title="workflow", indexed=("name",)),
         Kind("repo_state", "repo_state", "repo", "repo_path last_synced_commit updated_at",
-             title="repo state", key="repo_path", started="updated_at", aliases=("repo-state",)),
+             title="repo state", key="repo_path", started="updated_at", optional_keys=("branch",),
+             aliases=("repo-state",)),
     )
 }
 

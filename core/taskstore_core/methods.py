@@ -208,7 +208,7 @@ def _sync(store: "Store", *, full: bool = False, wait_ms: int | None = None) -> 
 
 
 def _stats(store: "Store") -> "Result":
-    return {"store": store.paths.directory, "kinds": store.stats()}
+    return {"store": store.paths.directory, "repository": store.repository(), "kinds": store.stats()}
 
 
 def _check_store(store: "Store", *, fix: bool = False) -> "Result":
@@ -222,6 +222,10 @@ def _resolve_conflicts(store: "Store", take: str | None = None, kind: str | None
     from .conflicts import resolve
 
     return resolve(store, take, None if kind is None else find_kind(kind), id)
+
+
+def _compact(store: "Store", **parameters: object) -> "Result":
+    return store.compact(**parameters)  # type: ignore[arg-type]  # `check_parameters` has looked at them
 
 
 def _ready(store: "Store", prd_id: str | None = None, limit: int | None = None) -> "Result":
@@ -289,12 +293,15 @@ METHODS: dict[str, Method] = {method.name: method for method in (
     Method("store.sync", "full:boolean? wait_ms:integer?", "sync",
            "Bring the cache level with the logs; what was read and changed, by kind. `flushed` tells whether every line"
            " stands in its log, after waiting `wait_ms` for git to be quiet.", _sync),
-    Method("store.stats", "", "stats", "Counts by kind and status.", _stats),
+    Method("store.stats", "", "stats",
+           "Counts by kind and status, and the commit at which the logs were last read.", _stats),
     Method("store.check", "fix:boolean?", "check",
            "Everything that is wrong, where, and what mends it; with `fix`, what is safe is mended.", _check_store),
     Method("store.resolve_conflicts", "take:string? kind:string? id:string?", "resolved",
            "Settle what a merge left in the logs, conflicts as `take` says: all, those of a kind, or of one record.",
            _resolve_conflicts),
+    Method("store.compact", "older_than_ms:integer? keep:integer? prune_tombstones:boolean? dry_run:boolean?",
+           "compact", "Drop superseded lines from the logs; what was dropped, by kind.", _compact),
     Method("task_spec.ready", "prd_id:string? limit:integer?", "items",
            "The task specs that may be claimed now, oldest first.", _ready),
     Method("task_spec.claim", "by:string id:string? prd_id:string? lease_ms:integer? op:string?", "claim",

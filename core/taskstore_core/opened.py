@@ -15,6 +15,7 @@ from .paths import Paths
 from .pulse import Pulse
 from .quiet import Quiet
 from .recent import Recent
+from .synced import Synced
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Opened:
         self._recent = Recent()
         self.reports: Reports = {}
         """What others changed in the logs, as it was last found."""
+        self.synced = Synced(paths)
         self.lag: Lag | None = None
         self.trusted = False  # somebody has just asked `is_fresh` for all reads that follow
         self._overlaid = False  # the cache, in memory, holds lines that are only in the outbox

@@ -16,7 +16,7 @@ from .ledger import Ledger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from .appended import Appended
     from .ledger import Hint
@@ -150,6 +150,15 @@ class Outbox(Ledger):
         self._rewrite(b"".join(data[offset:end] for offset, end, frame in lines if frame
                                and offset >= self.end - KEEP_BYTES // 2 and _written_at(frame) > since
                                and frame.get("seq") not in aborted) + marks)
+
+    def forget_lines(self, dropped: "Mapping[str, Collection[bytes]]") -> None:
+        """Let go of lines, by log, that are to be dropped from there, so that nothing brings them back.
+
+        Everything must be applied and synced. Raises ReadOnlyError: nothing was forgotten.
+        """
+        kept = frames.without(os.pread(self._fd, self.end, 0), dropped)
+        if kept is not None:
+            self._rewrite(kept + b"".join(frames.encode_mark(name, self.seq) for name in ("applied", "synced")))
 
     def _oldest_at(self) -> int:
         """When the first frame was written, read from its beginning alone."""

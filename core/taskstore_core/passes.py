@@ -8,12 +8,13 @@ from .cache import DAMAGED, UNWRITABLE, Cache
 from .errors import BusyError, ReadOnlyError
 from .kinds import KINDS, Kind
 from .lag import joined
-from .leveling import bring_level, overlay, sync_logs
+from .leveling import bring_level, overlay, settle, sync_logs
 from .lock import WAIT_S, Lock
 from .opened import Opened
 from .paths import Paths
 from .reconcile import SwallowedError, Verdict, restore
 from .signature import look
+from .synced import KIND as REPO_STATE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,6 +117,12 @@ class Passes(Opened):
         assert self._outbox is not None  # noqa: S101
         return self._cache, self._outbox
 
+    def settled(self) -> "tuple[Cache, Outbox]":
+        """What `leveled` gives for all kinds, with the logs synced, if they can be. Needs the lock."""
+        cache, outbox = self.leveled(KINDS.values())
+        settle(self.paths, outbox, after_ms=0)
+        return cache, outbox
+
     def _is_current(self, outbox: "Outbox", kinds: "Iterable[Kind]") -> bool:
         """Whether nobody has written anything that matters for `kinds` and that we have not read."""
         holds = self.holds(kinds)
@@ -136,7 +143,11 @@ class Passes(Opened):
             self._pulse.close()  # what it knows is no longer true of the cache alone
             self.lag = None
         self.is_waiting = bool(outbox.pending) or self.quiet.noted_ms() is not None
-        return self._bring_level(cache, outbox, sealed, KINDS.values(), full=full)
+        reports = self._bring_level(cache, outbox, sealed, KINDS.values(), full=full)
+        if not sealed or any(report.mode != "unchanged" and KINDS[name].log not in sealed
+                             for name, report in reports.items()):
+            self._note_head(cache)
+        return reports
 
     def _bring_level(self, cache: Cache, outbox: "Outbox", sealed: "Sealed", kinds: "Iterable[Kind]", *,
                      full: bool = False) -> "Reports":
@@ -147,6 +158,13 @@ class Passes(Opened):
             report.mode == "tail" and KINDS[name].log in sealed)}
         self.reports = news or self.reports
         return reports
+
+    def _note_head(self, cache: Cache) -> None:
+        """Note at which commit the logs were read, if it is another than before. Needs the lock."""
+        written = self.synced.write(cache, self.logs) if cache.path else {}
+        if written:
+            with cache.db:
+                sync_logs(self.paths, cache, written, [REPO_STATE])
 
     def _drain(self, outbox: "Outbox") -> "Sealed":
         from .drain import DrainError, drain

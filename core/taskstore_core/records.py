@@ -144,6 +144,7 @@ class RepoState(Record, kw_only=True):
     repo_path: str
     last_synced_commit: str
     updated_at: Stamp = 0
+    branch: str | None = None
 
 
 TYPES: dict[str, type[Record]] = {

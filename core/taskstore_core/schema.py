@@ -8,7 +8,7 @@ the other columns are read from the raw line when somebody asks for them, so tha
 from .jsonl import columns
 from .kinds import KINDS, Kind
 
-VERSION = 2
+VERSION = 3
 """Of this schema, in `PRAGMA user_version`; a database with another is thrown away and rebuilt."""
 APPLICATION_ID = 0x54534B53  # "TSKS", so that file(1) and we know the database as ours
 
@@ -98,7 +98,7 @@ def _triggers(kind: Kind) -> dict[str, str]:
         if kind.name == "task_spec" and event != "DELETE":
             steps.append(_insert_needs("new", "FROM"))
         name = f"{kind.plural}_{event.lower()}"
-        when = "WHEN old.raw IS NOT new.raw " if event == "UPDATE" else ""
+        when = {"UPDATE": "WHEN old.raw IS NOT new.raw ", "DELETE": "WHEN NOT old.deleted "}.get(event, "")
         made[name] = f"CREATE TRIGGER IF NOT EXISTS {name} AFTER {event} ON {table} {when}BEGIN {' '.join(steps)} END;"
     return made
 

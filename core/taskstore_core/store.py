@@ -168,8 +168,14 @@ class Store:
             self._keeper.trusted = False
 
     def look(self, kinds: "Iterable[Kind]") -> None:
-        """Bring the cache level with the logs of `kinds` if it is not."""
+        """Bring the cache level with the logs of `kinds` if it is not, and note where HEAD is if that is due."""
         self._keeper.read(kinds, lambda _: None)
+        self._keeper.note_head()
+
+    @property
+    def is_head_due(self) -> bool:
+        """Whether git was at work when it was last noted where HEAD is."""
+        return self._keeper.synced.is_due
 
     @property
     def synced_s(self) -> float:
@@ -226,6 +232,32 @@ class Store:
     def stats(self) -> dict[str, dict[str, object]]:
         """For each kind: live records, how many by status, deleted ids, lines of its log and how many are bad."""
         return self.ask(lambda cache: {kind.name: _stats(cache, kind) for kind in KINDS.values()})
+
+    def repository(self) -> "dict[str, object] | None":
+        """Where HEAD is, and where it was when logs that git had changed were last read; None where there is no commit.
+
+        "ahead" and "behind" count the commits that HEAD has and that one has not, and the other way round.
+        """
+        from . import git
+
+        git_dir = self.paths.git_dir
+        head = git.head(git_dir) if git_dir is not None else None
+        if git_dir is None or head is None or not head.commit:
+            return None
+        fields = self.ask(self._keeper.synced.read)
+        base = fields.get("last_synced_commit")
+        last = None if base is None else {"commit": str(base), "branch": fields.get("branch"),
+                                          "at": fields.get("updated_at")}
+        counts = None if last is None else (0, 0) if base == head.commit else self.distance(str(base), head.commit)
+        ahead, behind = counts or (None, None)
+        return {"commit": head.commit, "branch": head.branch or None, "last_synced": last, "ahead": ahead,
+                "behind": behind}
+
+    def distance(self, base: str, commit: str) -> tuple[int, int] | None:
+        """(commits that `commit` has and `base` has not, the other way round); a quicker way may be put here."""
+        from . import git
+
+        return git.distance(self.paths.git_dir, base, commit) if self.paths.git_dir is not None else None
 
     # Writing
 
@@ -304,6 +336,21 @@ class Store:
         Where the store cannot be written, a cache in memory takes the place of the file.
         """
         return self._keeper.sync(full=full)
+
+
+    def compact(self, *, older_than_ms: int | None = None, keep: int | None = None, prune_tombstones: bool = False,
+                dry_run: bool = False) -> dict[str, object]:
+        """Drop superseded lines from the logs; see `superseded.Rule` and, also for errors, `compaction.compact`."""
+        from .compaction import compact
+        from .request import check_number
+        from .superseded import Rule
+
+        if older_than_ms is not None:
+            check_number("older_than_ms", older_than_ms, 0)
+        if keep is not None:
+            check_number("keep", keep, 1)
+        rule = Rule(older_than_ms or 0, keep or 1, prune_tombstones=prune_tombstones)
+        return compact(self._keeper, rule, dry_run=dry_run)
 
 
 def _kind(kind: Kind | str) -> Kind:

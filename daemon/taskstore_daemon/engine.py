@@ -119,12 +119,13 @@ class Engine:
     def _with_second(self, work: Callable[[Store], T]) -> T:
         if self._second is None:
             self._second = Store(self.store.paths)
+            self._second.distance = self.store.distance  # type: ignore[method-assign]
         return work(self._second)
 
     async def refresh(self) -> None:
         """Take in what somebody else changed."""
         async with self.alone:
-            if self.store.holds(ALL):
+            if self.store.holds(ALL) and not self.store.is_head_due:
                 return
             with self._synced():
                 await trio.to_thread.run_sync(self.store.look, ALL)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pygit2
 
+from taskstore_core import git
 from taskstore_core.paths import Paths
 from taskstore_core.signature import is_racy, look
 
@@ -48,6 +49,17 @@ class Head:
             self._known = self._ask_git()
             self._signatures = [] if any(is_racy(one) for one in signatures) else signatures
         return self._known
+
+    def distance(self, base: str, commit: str) -> tuple[int, int] | None:
+        """(commits that `commit` has and `base` has not, the other way round); None where that cannot be told."""
+        if self._git_dir is None:
+            return None
+        if self._repository is not None:
+            try:
+                return self._repository.ahead_behind(commit, base)
+            except (pygit2.GitError, KeyError, ValueError):  # a commit that is gone, or more than it can read
+                pass
+        return git.distance(self._git_dir, base, commit)
 
     def _ask_git(self) -> str:
         for words in (("symbolic-ref", "--short", "-q", "HEAD"), ("rev-parse", "-q", "HEAD")):

@@ -50,7 +50,9 @@ class Server:
         self.engine = Engine(Store(paths, resident=True), self.metrics)
         self.committer = Committer(self.engine)
         self.lookups = Lookups(self.engine)
-        self.publisher = Publisher(self.engine, Head(paths))
+        head = Head(paths)
+        self.engine.store.distance = head.distance  # type: ignore[method-assign]
+        self.publisher = Publisher(self.engine, head)
         self.watcher = Watcher(paths, self.engine, self.publisher, use_inotify=use_inotify)
         self.methods = dict(ALL_METHODS)
         self.own = OWN.keys()

@@ -63,7 +63,7 @@ EACH = {
     "release": "release t2 --by ann --token TOKEN", "resolve-dependency": "resolve-dependency d1",
     "wait-dependency": "wait-dependency d1", "sync": "sync", "check": "check", "resolve-conflicts": "resolve-conflicts",
     "export": "export",
-    "import": "import export.jsonl", "schema": "schema prd",
+    "import": "import export.jsonl", "schema": "schema prd", "compact": "compact",
 }
 """A command line of each command that succeeds."""
 TESTED_APART = {"watch", "daemon", "service", "install-hooks", "uninstall-hooks"}

@@ -90,6 +90,8 @@ def call_all(call: Caller) -> None:
     call("store.stats")
     assert call("store.check")["left"]
     call("store.check", fix=True)
+    assert call("store.compact", keep=1, older_than_ms=0, prune_tombstones=False, dry_run=True)["lines"]
+    assert call("store.compact")["lines"]
 
 
 def test_every_method_takes_and_answers_what_its_schemas_say(call: Caller) -> None:

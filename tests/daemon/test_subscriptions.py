@@ -303,7 +303,7 @@ async def test_branches(branches: Callable[..., str], serving: Serving, client: 
     """A checkout is told as the branch first and then what changed with it, however soon a read notices the files."""
     subscriber = await serving.connect()
     await client.call("record.list", kind="prd")
-    await subscriber.call("changes.subscribe")
+    await subscriber.call("changes.subscribe", kinds=["prd"])
     for number in range(10):
         branch, other = ("other", "main") if number % 2 == 0 else ("main", "other")
 
@@ -326,7 +326,7 @@ async def test_branches(branches: Callable[..., str], serving: Serving, client: 
 async def test_git_at_work(site: Site, git: Callable[..., str], serving: Serving, client: Client) -> None:
     """What changes while git is at work is told when it is done, also if somebody who made us look has gone."""
     subscriber, other = await serving.connect(), await serving.connect()
-    await subscriber.call("changes.subscribe")
+    await subscriber.call("changes.subscribe", kinds=["prd"])
     lock = site.root / ".git" / "index.lock"
     lock.touch()
     await client.create(id="x")
@@ -377,14 +377,14 @@ async def test_merge(branches: Callable[..., str], serving: Serving) -> None:
     branches("checkout", "-q", "main")
     (serving.site.root / ".gitattributes").write_text("*.jsonl merge=union\n")
     subscriber = await serving.connect()
-    await subscriber.call("changes.subscribe")
+    await subscriber.call("changes.subscribe", kinds=["prd"])
     await trio.to_thread.run_sync(lambda: branches("merge", "-q", "--no-edit", "other"))
     assert await told(subscriber, 1) == [("prd", "other", "create")]
 
 
 async def test_branch_without_a_store(branches: Callable[..., str], serving: Serving, client: Client) -> None:
     """A branch that has no store is told, too, and the way back."""
-    await client.call("changes.subscribe")
+    await client.call("changes.subscribe", kinds=["prd"])
     branches("checkout", "-q", "--orphan", "empty")
     branches("rm", "-rqf", ".")
     assert (await client.event("changes.branch_changed"))["branch"] == "empty"
@@ -398,7 +398,7 @@ async def test_branch_without_a_store(branches: Callable[..., str], serving: Ser
 async def test_detached(branches: Callable[..., str], client: Client) -> None:
     """A detached HEAD is told by its commit."""
     commit = branches("rev-parse", "other")
-    await client.call("changes.subscribe")
+    await client.call("changes.subscribe", kinds=["prd"])
     branches("checkout", "-q", "--detach", "other")
     assert (await client.event("changes.branch_changed"))["branch"] == commit
 

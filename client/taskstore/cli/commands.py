@@ -97,7 +97,7 @@ _LISTS = (
     Command("list-task-specs", "lists:list_task_specs", "list the task specs of a PRD",
             Argument("PRD_ID", "word", "the PRD's id, or enough of its beginning"), _STATUS),
     Command("list-executions", "lists:list_executions", "list executions", _STATUS),
-    Command("stats", "upkeep:stats", "count records by kind and status"),
+    Command("stats", "upkeep:stats", "count records by kind and status, and say which commit was last synced"),
     Command("watch", "watch:watch", "print changes as they happen, until interrupted",
             Argument("KIND", "words", "only these kinds"), _MANY_WHERE,
             description="Prints a line for each record that is created, updated or deleted from now on, whoever does"
@@ -148,6 +148,17 @@ _STORE = (
                         " status 1. Markers go once a log has no conflict; no line is lost.",
             examples=("resolve-conflicts", "resolve-conflicts --take newest",
                       "resolve-conflicts ts ts-1 --take theirs")),
+    Command("compact", "compaction:compact", "drop superseded versions from the logs",
+            Argument("--older-than", "value", "only versions at least this old: 30d, 12h, 90min, 2w", metavar="AGE"),
+            Argument("--keep", "number", "leave the N newest versions of each record (if not given: 1)", metavar="N"),
+            Argument("--prune-tombstones", "flag",
+                     "drop deleted records altogether, if every branch and stash here has the deletion"),
+            Argument("--dry-run", "flag", "only say what would be dropped"),
+            description="Drops the lines that no state comes from any more; `history` then begins later. With"
+                        " --older-than and --keep a version goes if both let it. Refused while git merges, rebases,"
+                        " cherry-picks, reverts or bisects. Agents may go on working meanwhile.",
+            examples=("compact --dry-run", "compact --older-than 30d --keep 5",
+                      "compact --older-than 90d --prune-tombstones")),
     Command("export", "exchange:export", "print all records, or those of a kind, as JSON lines",
             Argument("KIND", "optional", "only this kind, as bare records"),
             description='Prints {"kind":…,"record":…} a line, or for one KIND its records as they stand in the log.'

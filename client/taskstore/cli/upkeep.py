@@ -12,7 +12,13 @@ from .arguments import Arguments, directory_of
 from .opening import connect
 from .progress import Working
 from .table import print_table
-from .text import count_of, visible, write_json
+from .text import ago, count_of, visible, write_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_SHORT = 10  # of the digits of a commit
 
 
 def make(arguments: Arguments) -> list[str]:
@@ -49,7 +55,10 @@ def stats(arguments: Arguments) -> int:
     if arguments.json:
         write_json(to_json(answer))
         return 0
-    sys.stdout.write(f"{visible(answer['store'])}\n\n")
+    sys.stdout.write(f"{visible(answer['store'])}\n")
+    if answer.get("repository"):
+        sys.stdout.write(f"{_place(answer['repository'])}\n")
+    sys.stdout.write("\n")
     rows = []
     for name, counts in answer["kinds"].items():
         status = ", ".join(f"{count} {word}" for word, count in counts.get("status", {}).items())
@@ -61,6 +70,23 @@ def stats(arguments: Arguments) -> int:
             sys.stderr.write(f"{KINDS[name].log}: {counts['bad_lines']} lines are not records;"
                              " taskstore sync --full names them\n")
     return 0
+
+
+def _place(repository: "dict[str, Any]") -> str:
+    """Where the clone is, and where it was when its logs were last read."""
+    last = repository["last_synced"]
+    if last is None:
+        return f"at {_commit(repository)}; not synced since"
+    if last["commit"] == repository["commit"]:
+        return f"synced at {_commit(repository)}, {ago(last['at'])}"
+    counts = [f"{count_of(repository[way], 'commit')} {way}" for way in ("ahead", "behind") if repository[way]]
+    return (f"synced at {_commit(last)}, {ago(last['at'])}; HEAD is at {_commit(repository)},"
+            f" {' and '.join(counts) or 'elsewhere'}")
+
+
+def _commit(place: "dict[str, Any]") -> str:
+    branch = visible(place["branch"] or "a detached HEAD")
+    return f"{visible(place['commit'][:_SHORT])} ({branch})"
 
 
 def schema(arguments: Arguments) -> int:

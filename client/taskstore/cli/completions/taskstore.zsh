@@ -12,6 +12,7 @@ _shtab_taskstore_commands() {
   local _commands=(
     check:'Looks at files, logs, cache and the clone'"'"'s git configuration, and says what'
     claim:'Takes a task spec for --by: of any number of callers exactly one gets it.'
+    compact:'Drops the lines that no state comes from any more; `history` then begins'
     complete:'Ends a claim: the task spec is complete. Prints what may be claimed now'
     completion:'Prints a script for your shell that completes commands, options and kinds.'
     create:'Creates one record from --set, or many from --file or --stdin: all of them or'
@@ -36,7 +37,7 @@ _shtab_taskstore_commands() {
     schema:'Print the json schema of a kind, or of what a method answers with.'
     service:'Installs user units for this store: systemd listens at its socket, starts the'
     show:'Show one record in full.'
-    stats:'Count records by kind and status.'
+    stats:'Count records by kind and status, and say which commit was last synced.'
     sync:'Bring the cache level with the files; makes a store where there is none.'
     uninstall-hooks:'Takes hooks, merge driver, attributes and ignore patterns out of this clone;'
     update:'Changes fields of one record, by --set or by the JSON object in --file or'
@@ -89,6 +90,22 @@ _shtab_taskstore_claim_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_taskstore_claim_defaults_added=0
+
+_shtab_taskstore_compact_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--older-than[only versions at least this old\: 30d, 12h, 90min, 2w]:AGE:"
+  "--keep[leave the N newest versions of each record (if not given\: 1)]:N:"
+  "--prune-tombstones[drop deleted records altogether, if every branch and stash here has the deletion]"
+  "--dry-run[only say what would be dropped]"
+  "--store[use the store in DIR instead of the repository\'s]:DIR:"
+  "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
+  "--jsonl[print one JSON record a line]"
+  "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_taskstore_compact_defaults_added=0
 
 _shtab_taskstore_complete_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -550,6 +567,7 @@ _shtab_taskstore() {
       case $line[1] in
         check) _arguments -C -s $_shtab_taskstore_check_options ;;
         claim) _arguments -C -s $_shtab_taskstore_claim_options ;;
+        compact) _arguments -C -s $_shtab_taskstore_compact_options ;;
         complete) _arguments -C -s $_shtab_taskstore_complete_options ;;
         completion) _arguments -C -s $_shtab_taskstore_completion_options ;;
         create) _arguments -C -s $_shtab_taskstore_create_options ;;
