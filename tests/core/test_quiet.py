@@ -349,3 +349,25 @@ def test_without_a_git_to_ask(site: Site, git: Callable[..., str], monkeypatch: 
         site.calm()
         monkeypatch.setenv("PATH", "")
         assert ids(store) == {"p1"}
+
+
+# What git caught in the middle
+
+
+def test_a_commit_that_caught_a_torn_line(site: Site, git: Callable[..., str], tmp_path: Path) -> None:
+    """A line of which git read only a part is not yet written to whoever has that commit; the next commit heals it."""
+    with site.open() as store:
+        create(store, "p1")
+        create(store, "p2")
+    torn = tmp_path / "torn"
+    torn.write_bytes(site.log().read_bytes()[:-30])
+    blob = git("hash-object", "-w", os.fspath(torn))
+    git("update-index", "--cacheinfo", f"100644,{blob},.taskstore/prds.jsonl")
+    git("commit", "-qm", "torn")
+    git("clone", "-q", ".", os.fspath(tmp_path / "clone"))
+    with Store.open(os.fspath(tmp_path / "clone")) as there:
+        assert ids(there) == {"p1"}
+        assert there.stats()["prd"]["bad_lines"] == 0
+        git("commit", "-qam", "whole")
+        git("-C", os.fspath(tmp_path / "clone"), "pull", "-q")
+        assert ids(there) == {"p1", "p2"}

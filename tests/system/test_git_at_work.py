@@ -1,6 +1,6 @@
 """Git in a loop against writers: nothing acknowledged is lost, and git is not in their way nor they in its.
 
-The same as in the table of docs/git.md, for as long as `--long` allows there and for seconds here.
+With `--long` for minutes each, and what is printed (`-s`) is the table of docs/benchmarks.md.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -96,7 +96,7 @@ KINDS_OF_WORK = [checkout, merge, stash, rebase, refused_merge, worktrees]
 
 
 WRITER = """
-import contextlib, select, sys
+import contextlib, select, sys, time
 from taskstore.connection import Connection
 from taskstore_core.errors import TaskStoreError
 
@@ -106,30 +106,34 @@ with Connection.open(root, daemon=use_daemon == "True") as connection:
     while not select.select([sys.stdin], [], [], 0.02)[0]:
         number += 1
         key = f"{name}-{number}"
+        began = time.perf_counter()
         with contextlib.suppress(TaskStoreError):
             connection.call("record.create", {"kind": "task_spec", "record": {
                 "id": key, "prd_id": "p", "phase_name": name}})
-            print(key)
+            print(key, time.perf_counter() - began)
 """
 
 
 @contextlib.contextmanager
-def writers(site: Site, through: "Sequence[bool]") -> "Iterator[Callable[[], list[str]]]":
-    """Processes that write, each through the daemon or not; what stops them gives what was acknowledged."""
+def writers(site: Site, through: "Sequence[bool]") -> "Iterator[Callable[[], dict[str, float]]]":
+    """Processes that write, each through the daemon or not; what stops them gives what was acknowledged.
+
+    That is ids and how long each took, in seconds.
+    """
     running = [subprocess.Popen(
         [sys.executable, "-c", WRITER, os.fspath(site.root), f"w{number}", str(use_daemon)], env=site.environment,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for number, use_daemon in enumerate(through)]
 
-    def stop() -> list[str]:
+    def stop() -> dict[str, float]:
         for process in running:
             assert process.stdin is not None
             process.stdin.close()
-        found = []
+        found: list[str] = []
         for process in running:
             assert process.stdout is not None
-            found += process.stdout.read().split()
+            found += process.stdout.read().splitlines()
             assert process.wait() == 0
-        return found
+        return {key: float(seconds) for key, seconds in map(str.split, found)}
 
     try:
         yield stop
@@ -161,7 +165,11 @@ def test_git_in_a_loop(site: Site, kind: Callable[[Repository, int], None], turn
             kind(git, turn)
             time.sleep(pauses.random() * 0.3)
         acknowledged = stop()
-    _assert_nothing_lost(site, git, acknowledged)
+    gone = assert_nothing_lost(site, git, acknowledged)
+    ms = sorted(seconds * 1000 for seconds in acknowledged.values())
+    print(f"{kind.__name__}: {len(ms)} writes, {gone} of them in git's charge, 0 lost;"  # noqa: T201 - for the table
+          f" p50 {ms[len(ms) // 2]:.1f} ms, p99.9 {ms[int(len(ms) * 0.999)]:.0f} ms;"
+          f" git refused {len(git.refused)} of {git.done}")
     assert len(git.refused) <= max(1, git.done // 20), git.refused
 
 
@@ -178,10 +186,11 @@ def test_a_killed_daemon_while_git_works(site: Site, turns: int) -> None:
                 daemon.kill()
                 daemon.wait()
         acknowledged = stop()
-    _assert_nothing_lost(site, git, acknowledged)
+    assert_nothing_lost(site, git, acknowledged)
 
 
-def _assert_nothing_lost(site: Site, git: Repository, acknowledged: list[str]) -> None:
+def assert_nothing_lost(site: Site, git: Repository, acknowledged: "Iterable[str]") -> int:
+    """Assert that state and git between them have everything; how many of it only git has."""
     assert acknowledged
     git.run("checkout", "-q", "main")
     with site.open() as store:
@@ -195,3 +204,4 @@ def _assert_nothing_lost(site: Site, git: Repository, acknowledged: list[str]) -
     assert len(lines) == len(set(lines))
     assert all(isinstance(json.loads(line), dict) for line in lines)
     assert not [one for one in found["problems"] if one["problem"] in {"cache_differs", "bad_line"}]  # type: ignore[attr-defined]
+    return len(gone)
