@@ -196,6 +196,22 @@ class Outcome:
         return [json.loads(line) for line in self.out.splitlines() if line != "ready"]
 
 
+@pytest.fixture
+def git(site: "Site") -> "Callable[..., str]":
+    """Runs git on the store's repository, of which everything that is tracked has been committed on `main`."""
+    def run(*words: str) -> str:
+        done = subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e@x", "-c", "init.defaultBranch=main",
+                               *words], cwd=site.root, check=True, capture_output=True, text=True,
+                              env=site.environment)
+        return done.stdout.strip()
+
+    run("symbolic-ref", "HEAD", "refs/heads/main")
+    run("add", ".")
+    run("commit", "-qm", "the store")
+    site.calm()
+    return run
+
+
 class SiteMaker:
     """Makes sites in one folder, anew or as copies."""
 

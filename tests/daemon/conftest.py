@@ -212,21 +212,6 @@ def daemon(site: Site) -> Iterator[Daemon]:
         yield Daemon(site, process)
 
 
-@pytest.fixture
-def git(site: Site) -> Callable[..., str]:
-    """Runs git on the store's repository, of which everything that is tracked has been committed on `main`."""
-    def run(*words: str) -> str:
-        done = subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e@x", "-c", "init.defaultBranch=main",
-                               *words], cwd=site.root, check=True, capture_output=True, text=True,
-                              env=site.environment)
-        return done.stdout.strip()
-
-    run("symbolic-ref", "HEAD", "refs/heads/main")
-    run("add", ".")
-    run("commit", "-qm", "the store")
-    return run
-
-
 @contextlib.contextmanager
 def written_directly(site: Site) -> Iterator[Callable[..., Any]]:
     """What calls methods on the files, past the daemon, as another process would."""
