@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,22 +31,6 @@ def ids(store: Store) -> set[str]:
 def logged(site: Site) -> list[str]:
     """The ids in the log, one for each line."""
     return [json.loads(line)["id"] for line in site.lines()]
-
-
-@pytest.fixture(name="git")
-def fixture_git(site: Site) -> Callable[..., str]:
-    """Runs git in the store's repository; the store is committed."""
-    def run(*words: str) -> str:
-        done = subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e@x", "-c", "init.defaultBranch=main",
-                               *words], cwd=site.root, check=True, capture_output=True, text=True,
-                              env=site.environment)
-        return done.stdout.strip()
-
-    run("symbolic-ref", "HEAD", "refs/heads/main")
-    run("add", ".")
-    run("commit", "-qm", "the store")
-    site.calm()
-    return run
 
 
 @pytest.fixture(name="lock")
