@@ -388,7 +388,8 @@ def test_what_this_user_may_not_do(store: Store, obedient: list[str], what: str)
     path.chmod(before)
     assert done.returncode == 0, done.stderr
     for answer in map(json.loads, done.stdout.splitlines()):
-        problems = [one for one in answer["problems"] if one["problem"] not in {"missing_file", "not_ignored", "lost_lines"}]
+        problems = [one for one in answer["problems"] if one["problem"] not in {
+            "missing_file", "not_ignored", "lost_lines"}]
         assert len(problems) == len(wanted)
         for one, (problem, words) in zip(problems, wanted, strict=True):
             assert one["problem"] == problem

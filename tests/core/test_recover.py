@@ -1,5 +1,6 @@
 """`store.recover` and what `check` says of the outbox: lines that were thrown away are found and come back."""
 
+import errno
 import json
 import os
 import subprocess
@@ -164,8 +165,8 @@ def test_aborted_lines_never_come_back(site: Site, git: Git, monkeypatch: pytest
     with site.open() as store:
         create(store, "p1")
         with monkeypatch.context() as patched:
-            def fail(log: Log, lines: object) -> None:
-                raise OSError(28, "No space left on device")
+            def fail(*_: object) -> None:
+                raise OSError(errno.ENOSPC, "No space left on device")
 
             patched.setattr(Log, "append", fail)
             with pytest.raises(ReadOnlyError):
@@ -215,8 +216,9 @@ def test_an_older_outbox(site: Site) -> None:
     (["none"], {}, NotFoundError, "no line of none"), (["p"], {}, NotFoundError, "several"),
     (["p1"], {"all": True}, InvalidError, "ids"), ([""], {}, InvalidError, "ids"),
 ])
-def test_refusals(site: Site, git: Git, ids: list[str], parameters: dict[str, object],
-                  error: type[TaskStoreError], said: str) -> None:
+def test_refusals(  # noqa: PLR0917 - the columns of the table
+    site: Site, git: Git, ids: list[str], parameters: dict[str, object], error: type[TaskStoreError], said: str,
+) -> None:
     """An id of which nothing is lost, or that may mean several, is refused, and nothing is written."""
     with site.open() as store:
         create(store, "p1", "p2", "q1")

@@ -129,7 +129,7 @@ _WORK = (
 )
 _STORE = (
     Command("sync", "taskstore_hooks.commands:sync",
-            "bring the cache level with the files; makes a store where there is none",
+            "bring the cache level with the files; makes a store where there never was one",
             Argument("--full", "flag", "forget the cache and build it anew"),
             Argument("--hook", "value", "as git's hook NAME does it: within a second, without a store none is made,"
                                         " and the exit status is always 0", metavar="NAME")),

@@ -39,7 +39,7 @@ _shtab_taskstore_commands() {
     service:'Installs user units for this store: systemd listens at its socket, starts the'
     show:'Show one record in full.'
     stats:'Count records by kind and status, and say which commit was last synced.'
-    sync:'Bring the cache level with the files; makes a store where there is none.'
+    sync:'Bring the cache level with the files; makes a store where there never was one.'
     uninstall-hooks:'Takes hooks, merge driver, attributes and ignore patterns out of this clone;'
     update:'Changes fields of one record, by --set or by the JSON object in --file or'
     wait-dependency:'Wait until a dependency is resolved, and show it.'
