@@ -85,9 +85,12 @@ def is_elsewhere(paths: Paths) -> bool:
 
 def _absence(paths: Paths) -> NoStoreError:
     """What whoever looked for a store in vain is told."""
-    if is_elsewhere(paths):
-        branch = paths.branch() or "what"
-        return NoStoreError(f"there is no store in {paths.directory}: {branch}, which is checked out there, has none",
+    if paths.git_dir is not None and is_elsewhere(paths):
+        from .git import head
+
+        there = head(paths.git_dir)
+        return NoStoreError(f"there is no store in {paths.directory}: {there.branch or there.commit}, which is checked"
+                            " out there, has none",
                             hint="check out the branch that has it, and all is as it was; taskstore init"
                             " makes a store on this one")
     return NoStoreError(f"there is no store in {paths.directory}",

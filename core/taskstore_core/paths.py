@@ -44,13 +44,6 @@ class Paths:
         """A file that belongs to this machine alone."""
         return f"{self.private}/{name}"
 
-    def branch(self) -> str:
-        """What is checked out where the store lies: the branch, else the commit; "" where git does not say."""
-        if self.git_dir is None:
-            return ""
-        git = f"--git-dir={self.git_dir}"
-        return _git(git, "symbolic-ref", "--short", "-q", "HEAD") or _git(git, "rev-parse", "-q", "--verify", "HEAD")
-
     def git_is_writing(self) -> bool:
         """Whether a git command holds the index lock of the store's worktree, so that it may be creating files."""
         return self.git_dir is not None and os.path.exists(f"{self.git_dir}/index.lock")

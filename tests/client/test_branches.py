@@ -170,7 +170,7 @@ def fixture_looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
 
 
 def follow(root: Path, seen: list[object], begun: threading.Event) -> None:
-    with connect(os.fspath(root)) as store, store.changes() as changes:
+    with connect(os.fspath(root)) as store, store.changes(kinds=["prd"]) as changes:
         begun.set()
         for event in changes:
             seen.append(event)
@@ -180,7 +180,7 @@ def follow(root: Path, seen: list[object], begun: threading.Event) -> None:
 
 def follow_async(root: Path, seen: list[object], begun: threading.Event) -> None:
     async def run_it() -> None:
-        async with connect_async(os.fspath(root)) as store, store.changes() as changes:
+        async with connect_async(os.fspath(root)) as store, store.changes(kinds=["prd"]) as changes:
             begun.set()
             async for event in changes:
                 seen.append(event)

@@ -50,7 +50,7 @@ def test_list_and_bring_back(root: Path) -> None:
     head, first, second, _, summary = done.out.splitlines()
     assert (done.status, done.err) == (0, "")
     assert head.split("  ")[0] == "KIND"
-    assert first.split("  ")[0:2] == ["PRD", "p1"]
+    assert first.split()[:2] == ["PRD", "p1"]
     assert "3 min ago" in first
     assert "older: for the history alone" in first
     assert second.split()[-5:] == ["newer", "does", "not", "have", "it"]

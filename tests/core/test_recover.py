@@ -202,6 +202,19 @@ def test_an_edited_line_is_not_lost(site: Site, git: Git) -> None:
         assert lost(store) == []
 
 
+def test_what_was_compacted_is_not_lost(site: Site, git: Git) -> None:
+    """Lines that were dropped here on purpose do not come back; what was thrown away since does."""
+    assert git("status", "--porcelain") == ""
+    with site.open() as store:
+        create(store, "p1")
+        update(store, "p1", "new")
+        dispatch(store, "store.compact", {})
+        assert len(site.lines()) == 1
+        assert lost(store) == []
+        site.log().write_bytes(b"")
+        assert lost(store, all=True) == [("p1", "new")]
+
+
 def test_an_older_outbox(site: Site) -> None:
     """A store whose outbox is gone, or was never made, has nothing to bring back."""
     with site.open() as store:
