@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.conftest import Site
 
+from taskstore_core import lost as lines
 from taskstore_core import outbox, reconcile
 from taskstore_core.appended import appended_since
 from taskstore_core.batch import Operation
@@ -19,6 +20,7 @@ from taskstore_core.kinds import KINDS
 from taskstore_core.methods import dispatch
 from taskstore_core.outbox import Outbox
 from taskstore_core.quiet import PATIENCE_MS
+from taskstore_core.recover import Recovery
 from taskstore_core.store import Store
 
 PRD, SPEC = KINDS["prd"], KINDS["task_spec"]
@@ -193,11 +195,40 @@ def test_what_waits_is_not_lost(site: Site, git: Git) -> None:
         assert lost(store) == [("p1", "t")]
 
 
+def test_what_is_written_anew_is_not_lost(site: Site, git: Git) -> None:
+    """A line that was recovered is no longer lost while it waits for git."""
+    assert git("status", "--porcelain") == ""
+    with site.open() as store:
+        create(store, "p1")
+        throw_away(store, site, git)
+        (one,) = lines.absent(store)
+        (site.root / ".git" / "index.lock").touch()
+        store.run(Recovery([one]))
+        assert site.lines() == []
+        assert lines.absent(store) == []
+
+
+def test_what_git_took_charge_of_and_let_go(site: Site, git: Git, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found in a stash once, and is not looked for by itself again, is lost when the stash is dropped."""
+    monkeypatch.setattr(reconcile, "SLACK_MS", 5000)
+    with site.open() as store:
+        create(store, "p1")
+        assert store.flush(LONG_S)
+        git("stash", "-q")
+        site.calm()
+        assert titles(store) == {}
+        assert "settled" in {name for frame in site.frames() for name in frame}
+        git("stash", "drop", "-q")
+        site.calm()
+        assert lost(store) == [("p1", "t")]
+
+
 def test_an_edited_line_is_not_lost(site: Site, git: Git) -> None:
     """A line that was changed where it stood, and a log with other line ends, miss nothing."""
     assert git("status", "--porcelain") == ""
     with site.open() as store:
         create(store, "p1", "p2")
+        assert store.flush(LONG_S)
         site.log().write_bytes(site.log().read_bytes().replace(b'"t"', b'"edited"', 1).replace(b"\n", b"\r\n"))
         assert lost(store) == []
 
@@ -261,6 +292,20 @@ def test_task_specs(site: Site, git: Git) -> None:
         with pytest.raises(InvalidError, match="circle"):
             recover(store, all=True)
         assert json.loads(store.get(SPEC, "a")).get("depends_on") in (None, [])
+
+
+def test_an_older_line_ends_no_lease(site: Site, git: Git) -> None:
+    """A task spec that was claimed since keeps its holder when a line from before comes back."""
+    with site.open() as store:
+        store.apply([Operation("create", SPEC, {"id": "a", "prd_id": "p", "phase_name": "n"})])
+        assert store.flush(LONG_S)
+        git("commit", "-qam", "spec")
+        site.calm()
+        store.apply([Operation("update", SPEC, {"id": "a", "description": "thrown away"})])
+        throw_away(store, site, git)
+        held = json.loads(str(dispatch(store, "task_spec.claim", {"by": "me", "id": "a"})))
+        assert recover(store, all=True)["lines"][0]["superseded"]
+        dispatch(store, "task_spec.complete", {"by": "me", "id": "a", "token": held["token"]})
 
 
 RECOVER = """
