@@ -4,6 +4,9 @@ from typing import Self
 
 import anyio
 
+from taskstore_core import layout
+from taskstore_core.errors import NoStoreError
+
 from .async_connection import AsyncConnection
 from .changes import PAUSE_S
 from .events import BranchChanged, Changed, Resync, Tracker, typed
@@ -74,7 +77,11 @@ class AsyncChanges:
                 self._lookout.hurry()
             return
         await anyio.sleep(PAUSE_S)  # also for a daemon that is being started anew
-        await self._begin()
+        try:
+            await self._begin()
+        except NoStoreError:  # a branch without the store: another time
+            if not layout.is_elsewhere(self._connection.paths):
+                raise
 
     def _drop(self) -> None:
         if self._link is not None:

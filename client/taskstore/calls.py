@@ -116,6 +116,16 @@ def resolve_conflicts(take: str | None = None, type_: type[Record] | None = None
     return Call("store.resolve_conflicts", _plain, take=take, kind=None if type_ is None else type_.kind, id=id)
 
 
+def recover(*ids: str, all: bool = False) -> Call[dict[str, Any]]:  # noqa: A002 - the method's name for it
+    """The acknowledged lines that no log, branch or stash has any more; as in `taskstore schema store.recover`.
+
+    Those of the records with these ids, or with the only ids that begin so, are written once more, or `all`. A line
+    keeps its version: where its record has a newer one now, only the history gains by it. What was written is known for
+    30 days, or 64 MiB. Raises InvalidError, NotFoundError, ReadOnlyError, BusyError (also while git is at work).
+    """
+    return Call("store.recover", _plain, ids=list(ids) or None, all=all)
+
+
 def ready(prd_id: str | None = None, *, limit: int | None = None) -> Call[list[TaskSpec]]:
     """The task specs that may be claimed now, oldest first."""
     return Call("task_spec.ready", _records(TaskSpec), prd_id=prd_id, limit=limit)

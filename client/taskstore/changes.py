@@ -1,10 +1,14 @@
 """Changes as they happen, from a daemon or from the files: an iterator that reconnects and goes on where it was.
 
 From a daemon they are pushed. Without one the files are looked at, some twenty times a second, at the cost of a few
-stats; whether a daemon has come meanwhile is looked at once a second (see `Lookout`).
+stats, also while a branch without the store is checked out; whether a daemon has come meanwhile is looked at once a
+second (see `Lookout`).
 """
 
 import time
+
+from taskstore_core import layout
+from taskstore_core.errors import NoStoreError
 
 from .events import Tracker
 from .lookout import Lookout
@@ -89,4 +93,8 @@ class Changes:
                 self._lookout.hurry()
             return
         time.sleep(PAUSE_S)  # also for a daemon that is being started anew
-        self._begin()
+        try:
+            self._begin()
+        except NoStoreError:
+            if not layout.is_elsewhere(self._connection.paths):
+                raise

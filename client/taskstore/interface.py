@@ -73,6 +73,7 @@ class Interface:
     check = _method(calls.check)
     compact = _method(calls.compact)
     resolve_conflicts = _method(calls.resolve_conflicts)
+    recover = _method(calls.recover)
 
     create_prd = _method(Named(Prd).create)
     get_prd = _method(Named(Prd).get)

@@ -95,6 +95,9 @@ def _answer(method: Method, record: "Schema") -> "Schema":
                                      taken=_or_null({"enum": ["ours", "theirs"]}))),
             logs=_array(_TEXT), left=_COUNT),
         "compact": _COMPACT,
+        "lost": _object(lines=_array(_object(
+            kind={"enum": list(KINDS)}, id=_TEXT, updated_at=_VERSION, deleted=_FLAG, written_at=_STAMP,
+            superseded=_FLAG, held=_FLAG, recovered=_FLAG, record=either)), left=_COUNT),
         "claim": _or_null(_with(record, token=_TEXT)),
         "heartbeat": _HEARTBEAT,
         "completed": _with(record, unblocked=_array(_TEXT)),
@@ -134,6 +137,8 @@ _PARAMETERS: "dict[str, tuple[Schema, str]]" = {
              "Leave this many of the newest versions of each record; 1 by default."),
     "prune_tombstones": (_FLAG, _PRUNE),
     "dry_run": (_FLAG, "Only say what would be dropped."),
+    "ids": (_array(_TEXT), "The records whose lines to write once more: ids, or enough of the beginning of each."),
+    "all": (_FLAG, "Write all of them once more."),
     "prd_id": (_TEXT, "Only task specs of this PRD."),
     "by": (_WORD, "Who claims, or holds: a name of the caller's choice."),
     "token": (_TEXT, "What the claim answered with."),

@@ -18,11 +18,13 @@ class Appended:
         self.log, self.line = write.entries[number]
 
 
-def appended_since(outbox: Outbox, since: int) -> list[Appended]:
-    """The lines that were put into their logs since `since`, in Unix ms, and are not settled, oldest first.
+def appended_since(outbox: Outbox, since: int, *, settled: bool = False) -> list[Appended]:
+    """The lines that were put into their logs since `since`, in Unix ms, oldest first; those settled only if asked for.
 
-    Those that are to be put there anew, as a power loss may have taken them, are not among them.
+    What was aborted is never among them, nor what is to be put there anew, as a power loss may have taken it.
     """
+    if not outbox.end:
+        return []
     waiting = {write.seq for write in outbox.pending}
     size = _BLOCK
     while True:
@@ -33,7 +35,7 @@ def appended_since(outbox: Outbox, since: int) -> list[Appended]:
         size *= 4
     return [Appended(write, number) for write in writes for number in range(len(write.entries))
             if since <= write.at and write.seq <= outbox.applied and write.seq not in waiting
-            and undone.isdisjoint((f"{write.seq}", f"{write.seq}:{number}"))]
+            and f"{write.seq}" not in undone and (settled or f"{write.seq}:{number}" not in undone)]
 
 
 def _writes(data: bytes, *, is_all: bool) -> tuple[list[frames.Write], set[str]]:

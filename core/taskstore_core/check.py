@@ -4,7 +4,7 @@ Files and permissions first, then the lines of the logs, then what they say, and
 It looks at the files itself: what the cache holds is one of the things in doubt.
 """
 
-from . import check_files, check_records, conflicts
+from . import check_files, check_outbox, check_records, conflicts
 from .cache import Cache, Checkpoint
 from .errors import TaskStoreError
 from .jsonl import index_or_error
@@ -44,6 +44,7 @@ def _look(store: Store) -> "Iterator[Problem]":
         yield from _bad_lines(reports)
         yield from _merges(store)
         yield from check_records.look(fresh)
+        yield from check_outbox.look(store)
         yield from _drift(store, fresh)
     finally:
         fresh.close()
@@ -51,7 +52,7 @@ def _look(store: Store) -> "Iterator[Problem]":
 
 def _mend(store: Store, found: list[Problem]) -> None:
     check_files.mend(store.paths, found)
-    if any(problem.name in {"cache_differs", "pending_lines"} for problem in found):
+    if any(problem.name == "cache_differs" for problem in found):
         store.sync(full=True)
 
 

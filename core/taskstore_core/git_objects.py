@@ -11,9 +11,10 @@ from .paths import Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator
 
-_HEADS = ("HEAD", "ORIG_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD", "AUTO_MERGE")
+_HEADS = ("HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD")
+_PAST_HEADS = ("ORIG_HEAD", "AUTO_MERGE")
 _AUTOSTASH = ("rebase-merge/autostash", "rebase-apply/autostash", "MERGE_AUTOSTASH")
 _STAGES = range(4)
 _RECENT = 50  # commits that HEAD and the stash have been at
@@ -23,14 +24,24 @@ _PATIENCE_S = 60
 
 def held(paths: Paths, log: str, lines: "Collection[str]") -> set[str]:
     """Those of `lines` that stand in any version of a log that git holds; none where git cannot be asked."""
+    return _found(paths, log, lines, lambda: [*_tips(paths), *_past(paths)])
+
+
+def reachable(paths: Paths, log: str, lines: "Collection[str]") -> set[str]:
+    """Those that stand in a version which a checkout, merge or `stash pop` brings: not what only a reflog knows yet."""
+    return _found(paths, log, lines, lambda: [*_tips(paths)])
+
+
+def _found(paths: Paths, log: str, lines: "Collection[str]", commits: "Callable[[], list[str]]") -> set[str]:
+    """Those of `lines` that stand in the log as the index or one of the `commits` has it."""
     if paths.git_dir is None or paths.worktree is None or not lines:
         return set()
     name = os.path.relpath(paths.file(log), paths.worktree)
     wanted = {line.encode(): line for line in lines}
     found: set[str] = set()
     try:
-        commits = dict.fromkeys(_commits(paths))
-        blobs = _blobs(paths, [f"{commit}:{name}" for commit in commits] + [f":{n}:{name}" for n in _STAGES])
+        blobs = _blobs(paths, [f"{commit}:{name}" for commit in dict.fromkeys(commits())]
+                       + [f":{n}:{name}" for n in _STAGES])
         with closing(_contents(paths, blobs)) as contents:
             for content in contents:
                 found.update(wanted[raw] for raw in wanted.keys() & set(content.split(b"\n")))
@@ -41,14 +52,10 @@ def held(paths: Paths, log: str, lines: "Collection[str]") -> set[str]:
     return found
 
 
-def _commits(paths: Paths) -> "Iterator[str]":
-    """Names of commits, whether or not they exist."""
+def _tips(paths: Paths) -> "Iterator[str]":
+    """Names of the commits that somebody works on or put away, whether or not they exist."""
     yield from _HEADS
-    for reference in ("HEAD", "refs/stash"):  # of a stash, the parents are the index and what was untracked
-        try:
-            yield from _git(paths, "log", "-g", f"-n{_RECENT}", "--format=%H %P", reference, "--").decode().split()
-        except subprocess.CalledProcessError:  # no commit yet, or no stash
-            continue
+    yield from _reflog(paths, "refs/stash")  # the parents of a stash are the index and what was untracked
     for name in _AUTOSTASH:
         try:
             with open(f"{paths.git_dir}/{name}", encoding="ascii") as file:
@@ -59,6 +66,20 @@ def _commits(paths: Paths) -> "Iterator[str]":
         yield f"{commit}^2"
     yield from _git(paths, "for-each-ref", f"--count={_TIPS}", "--sort=-committerdate", "--format=%(objectname)",
                     "refs/heads", "refs/remotes").decode().split()
+
+
+def _past(paths: Paths) -> "Iterator[str]":
+    """Names of commits that HEAD was at, and that git deletes some day if nothing else leads to them."""
+    yield from _PAST_HEADS
+    yield from _reflog(paths, "HEAD")
+
+
+def _reflog(paths: Paths, reference: str) -> list[str]:
+    """The commits that a reference was at of late, and their parents."""
+    try:
+        return _git(paths, "log", "-g", f"-n{_RECENT}", "--format=%H %P", reference, "--").decode().split()
+    except subprocess.CalledProcessError:  # no commit yet, or no stash
+        return []
 
 
 def _blobs(paths: Paths, names: list[str]) -> list[str]:

@@ -62,8 +62,7 @@ def read_version(paths: Paths) -> int:
         with open(path, "rb") as file:
             content = file.read(4096)
     except FileNotFoundError:
-        raise NoStoreError(f"there is no store in {paths.directory}",
-                           hint="taskstore init makes one, --store DIR names another") from None
+        raise _absence(paths) from None
     except OSError as error:
         raise NoStoreError(f"cannot read {path}: {error.strerror}") from None
     digits = content.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -76,6 +75,26 @@ def read_version(paths: Paths) -> int:
         raise UnsupportedVersionError(f"{paths.directory} has format {version}, this release knows up to {FORMAT}",
                                       hint="install a newer taskstore; nothing was touched")
     return version
+
+
+def is_elsewhere(paths: Paths) -> bool:
+    """Whether a store that is not there was, and is sure to be on another branch: this machine has its outbox."""
+    return (paths.git_dir is not None and not os.path.exists(paths.file(".version"))
+            and os.path.exists(paths.local("outbox")))
+
+
+def _absence(paths: Paths) -> NoStoreError:
+    """What whoever looked for a store in vain is told."""
+    if paths.git_dir is not None and is_elsewhere(paths):
+        from .git import head
+
+        there = head(paths.git_dir)
+        return NoStoreError(f"there is no store in {paths.directory}: {there.branch or there.commit}, which is checked"
+                            " out there, has none",
+                            hint="check out the branch that has it, and all is as it was; taskstore init"
+                            " makes a store on this one")
+    return NoStoreError(f"there is no store in {paths.directory}",
+                        hint="taskstore init makes one, --store DIR names another")
 
 
 def migrate(paths: Paths, version: int) -> None:

@@ -228,6 +228,13 @@ def _compact(store: "Store", **parameters: object) -> "Result":
     return store.compact(**parameters)  # type: ignore[arg-type]  # `check_parameters` has looked at them
 
 
+def _recover(store: "Store", ids: "Sequence[object] | None" = None, *,
+             all: bool = False) -> "Result":  # noqa: A002 - the parameter's name on the wire
+    from .recover import recover
+
+    return recover(store, ids, everything=all)
+
+
 def _ready(store: "Store", prd_id: str | None = None, limit: int | None = None) -> "Result":
     from .ready import list_ready
     from .request import check_number
@@ -302,6 +309,9 @@ METHODS: dict[str, Method] = {method.name: method for method in (
            _resolve_conflicts),
     Method("store.compact", "older_than_ms:integer? keep:integer? prune_tombstones:boolean? dry_run:boolean?",
            "compact", "Drop superseded lines from the logs; what was dropped, by kind.", _compact),
+    Method("store.recover", "ids:array? all:boolean?", "lost",
+           "Acknowledged lines that are in no log any more, nor on a branch or in a stash; with `ids` or `all`, they"
+           " are written once more.", _recover),
     Method("task_spec.ready", "prd_id:string? limit:integer?", "items",
            "The task specs that may be claimed now, oldest first.", _ready),
     Method("task_spec.claim", "by:string id:string? prd_id:string? lease_ms:integer? op:string?", "claim",

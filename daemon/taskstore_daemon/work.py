@@ -14,7 +14,7 @@ _FLUSH = "flush"
 _SHORT = 200
 """Rows of a list that is answered on the loop; at 0.1 ms a hundred, a longer one goes to a thread."""
 _LONG = frozenset({"record.history", "store.sync", "store.stats", "store.check",
-                   "store.resolve_conflicts", "store.compact", "task_spec.ready"})
+                   "store.resolve_conflicts", "store.compact", "store.recover", "task_spec.ready"})
 """What looks at many rows or at files."""
 
 

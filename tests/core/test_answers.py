@@ -92,6 +92,10 @@ def call_all(call: Caller) -> None:
     call("store.check", fix=True)
     assert call("store.compact", keep=1, older_than_ms=0, prune_tombstones=False, dry_run=True)["lines"]
     assert call("store.compact")["lines"]
+    with open(call.store.paths.file("executions.jsonl"), "wb"):
+        pass
+    assert len(call("store.recover", all=None)["lines"]) == len(call("store.recover", ids=["e"])["lines"]) > 1
+    assert call("store.recover", all=True) == {"lines": [], "left": 0}
 
 
 def test_every_method_takes_and_answers_what_its_schemas_say(call: Caller) -> None:

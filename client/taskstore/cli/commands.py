@@ -129,7 +129,7 @@ _WORK = (
 )
 _STORE = (
     Command("sync", "taskstore_hooks.commands:sync",
-            "bring the cache level with the files; makes a store where there is none",
+            "bring the cache level with the files; makes a store where there never was one",
             Argument("--full", "flag", "forget the cache and build it anew"),
             Argument("--hook", "value", "as git's hook NAME does it: within a second, without a store none is made,"
                                         " and the exit status is always 0", metavar="NAME")),
@@ -159,6 +159,15 @@ _STORE = (
                         " cherry-picks, reverts or bisects. Agents may go on working meanwhile.",
             examples=("compact --dry-run", "compact --older-than 30d --keep 5",
                       "compact --older-than 90d --prune-tombstones")),
+    Command("recover", "recover:recover", "list lines that git or somebody threw away, and bring them back",
+            Argument("ID", "words", "bring back those of these records: their ids, or enough of the beginning"),
+            Argument("--all", "flag", "bring back all that are listed"),
+            description="Lists what was acknowledged and is in no log now, nor on a branch, in the index or in a stash:"
+                        " thrown away by git checkout -- FILE, git reset --hard, a branch that was deleted, an editor."
+                        " With ID or --all the lines are written once more, each with its own version, so that one"
+                        " whose record has a newer version by now comes back into its history alone. What was written"
+                        " is known for 30 days, or 64 MiB.",
+            examples=("recover", "recover ts-1", "recover --all")),
     Command("export", "exchange:export", "print all records, or those of a kind, as JSON lines",
             Argument("KIND", "optional", "only this kind, as bare records"),
             description='Prints {"kind":…,"record":…} a line, or for one KIND its records as they stand in the log.'

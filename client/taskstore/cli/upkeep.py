@@ -4,7 +4,9 @@ import os
 import sys
 
 from taskstore.connection import FLUSH_MS
+from taskstore_core import layout
 from taskstore_core.kinds import KINDS, Kind, find_kind
+from taskstore_core.paths import discover, named
 from taskstore_core.plain import to_json
 from taskstore_core.store import Store
 
@@ -30,8 +32,15 @@ def make(arguments: Arguments) -> list[str]:
 
 
 def sync(arguments: Arguments) -> int:
-    """Bring the cache level, making a store first where a person asks in a place without one."""
-    Store.create(os.curdir, directory=directory_of(arguments))[0].close()
+    """Bring the cache level, making a store first where a person asks in a place that never had one.
+
+    On a branch without the store none is made: git would then refuse to check out the one that has it.
+    """
+    directory = directory_of(arguments)
+    paths = named(directory) if directory is not None else discover(os.curdir)
+    if layout.is_elsewhere(paths):
+        layout.read_version(paths)
+    Store.create(os.curdir, directory=directory)[0].close()
     with connect(arguments) as store, Working("reading the files"):
         answer = store.call("store.sync", {"full": arguments.flag("full"), "wait_ms": FLUSH_MS})
     if arguments.json:

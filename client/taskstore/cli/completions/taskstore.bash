@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/taskstore
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_taskstore_subparsers=(init install-hooks uninstall-hooks completion create show update delete history restore list list-prds list-task-specs list-executions stats watch ready claim heartbeat complete fail release resolve-dependency wait-dependency sync check resolve-conflicts compact export import schema daemon service)
+_shtab_taskstore_subparsers=(init install-hooks uninstall-hooks completion create show update delete history restore list list-prds list-task-specs list-executions stats watch ready claim heartbeat complete fail release resolve-dependency wait-dependency sync check resolve-conflicts compact recover export import schema daemon service)
 
 _shtab_taskstore_init_option_strings=(-h --help --no-hooks --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_install_hooks_option_strings=(-h --help --store --json --jsonl --no-daemon --start)
@@ -35,6 +35,7 @@ _shtab_taskstore_sync_option_strings=(-h --help --full --hook --store --json --j
 _shtab_taskstore_check_option_strings=(-h --help --fix --ci --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_resolve_conflicts_option_strings=(-h --help --take --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_compact_option_strings=(-h --help --older-than --keep --prune-tombstones --dry-run --store --json --jsonl --no-daemon --start)
+_shtab_taskstore_recover_option_strings=(-h --help --all --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_export_option_strings=(-h --help --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_import_option_strings=(-h --help --kind --store --json --jsonl --no-daemon --start)
 _shtab_taskstore_schema_option_strings=(-h --help --store --json --jsonl --no-daemon --start)
@@ -48,7 +49,7 @@ _shtab_taskstore_completion_pos_0_choices=(bash zsh)
 _shtab_taskstore_import_pos_0_choices=(beads)
 _shtab_taskstore_daemon_pos_0_choices=(run start stop status logs)
 _shtab_taskstore_service_pos_0_choices=(install uninstall status)
-_shtab_taskstore_pos_0_choices=(init install-hooks uninstall-hooks completion create show update delete history restore list list-prds list-task-specs list-executions stats watch ready claim heartbeat complete fail release resolve-dependency wait-dependency sync check resolve-conflicts compact export import schema daemon service)
+_shtab_taskstore_pos_0_choices=(init install-hooks uninstall-hooks completion create show update delete history restore list list-prds list-task-specs list-executions stats watch ready claim heartbeat complete fail release resolve-dependency wait-dependency sync check resolve-conflicts compact recover export import schema daemon service)
 
 _shtab_taskstore_init__h_nargs=0
 _shtab_taskstore_init___help_nargs=0
@@ -230,6 +231,14 @@ _shtab_taskstore_compact___json_nargs=0
 _shtab_taskstore_compact___jsonl_nargs=0
 _shtab_taskstore_compact___no_daemon_nargs=0
 _shtab_taskstore_compact___start_nargs=0
+_shtab_taskstore_recover_pos_0_nargs='*'
+_shtab_taskstore_recover__h_nargs=0
+_shtab_taskstore_recover___help_nargs=0
+_shtab_taskstore_recover___all_nargs=0
+_shtab_taskstore_recover___json_nargs=0
+_shtab_taskstore_recover___jsonl_nargs=0
+_shtab_taskstore_recover___no_daemon_nargs=0
+_shtab_taskstore_recover___start_nargs=0
 _shtab_taskstore_export__h_nargs=0
 _shtab_taskstore_export___help_nargs=0
 _shtab_taskstore_export___json_nargs=0

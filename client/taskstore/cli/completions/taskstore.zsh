@@ -30,6 +30,7 @@ _shtab_taskstore_commands() {
     list-prds:'List prds.'
     list-task-specs:'List the task specs of a prd.'
     ready:'Lists what may be claimed now: pending, or running under no live lease, with'
+    recover:'Lists what was acknowledged and is in no log now, nor on a branch, in the'
     release:'End a claim: the task spec is pending again.'
     resolve-conflicts:'Settles what the merge driver or git'"'"'s text merge left with markers in the'
     resolve-dependency:'Say that a dependency between executions is resolved.'
@@ -38,7 +39,7 @@ _shtab_taskstore_commands() {
     service:'Installs user units for this store: systemd listens at its socket, starts the'
     show:'Show one record in full.'
     stats:'Count records by kind and status, and say which commit was last synced.'
-    sync:'Bring the cache level with the files; makes a store where there is none.'
+    sync:'Bring the cache level with the files; makes a store where there never was one.'
     uninstall-hooks:'Takes hooks, merge driver, attributes and ignore patterns out of this clone;'
     update:'Changes fields of one record, by --set or by the JSON object in --file or'
     wait-dependency:'Wait until a dependency is resolved, and show it.'
@@ -358,6 +359,20 @@ _shtab_taskstore_ready_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_taskstore_ready_defaults_added=0
 
+_shtab_taskstore_recover_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--all[bring back all that are listed]"
+  "--store[use the store in DIR instead of the repository\'s]:DIR:"
+  "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
+  "--jsonl[print one JSON record a line]"
+  "--no-daemon[work on the files, whether or not a daemon runs]"
+  "--start[start a daemon where none runs, as TASKSTORE_AUTOSTART\=1 does]"
+  "(*)::bring back those of these records\: their ids, or enough of the beginning:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_taskstore_recover_defaults_added=0
+
 _shtab_taskstore_release_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--by[who\: a name for the agent or person that works on it]:NAME:"
@@ -585,6 +600,7 @@ _shtab_taskstore() {
         list-prds) _arguments -C -s $_shtab_taskstore_list_prds_options ;;
         list-task-specs) _arguments -C -s $_shtab_taskstore_list_task_specs_options ;;
         ready) _arguments -C -s $_shtab_taskstore_ready_options ;;
+        recover) _arguments -C -s $_shtab_taskstore_recover_options ;;
         release) _arguments -C -s $_shtab_taskstore_release_options ;;
         resolve-conflicts) _arguments -C -s $_shtab_taskstore_resolve_conflicts_options ;;
         resolve-dependency) _arguments -C -s $_shtab_taskstore_resolve_dependency_options ;;
