@@ -340,7 +340,7 @@ NUMBERS = st.one_of(
 WORDS = st.sampled_from(["true", "false", "null", "True", "tru", "nul", "", "[]", "{}", "[", "]", "{", "}", "[1,]",
                          '{"a":1,}', "[1 2]", '{"a" 1}', "{1:2}", "//", "/**/1", "\u2028", "\x00"])
 SPACES = st.sampled_from(["", "", "", "", " ", "\t", "\r", "\n", "\x0b", "\u00a0", "\ufeff"])
-NAMES = sorted({name for kind in KINDS.values() for name in (kind.key, *kind.versions, *columns(kind))})
+NAMES = sorted({name for kind in KINDS.values() for name in (kind.key, *kind.versions, *columns(kind), "base_at")})
 KEYS = st.one_of(
     st.sampled_from([*NAMES, "deleted", "deleted", "op", "zzz", "id", "id", "updated_at"]).map(json.dumps),
     st.sampled_from(['"\\u0069d"', '"i\\u0064"', '"ID"', '"id "', '""', '"\\ud800"', '"updated\\u005fat"', "id"]),
@@ -417,10 +417,10 @@ def disagreements(kind: Kind, lines: list[bytes]) -> list[tuple[bytes, str, str]
 def test_the_bulk_indexer_agrees_on_odd_values(name: str) -> None:
     """Both readers say the same of each odd value in each field they look at, in one they skip and as the id."""
     kind = KINDS[name]
-    fields = (*kind.versions, *columns(kind), "deleted", "zzz", kind.key, "\\u0075pdated_at")
+    fields = (*kind.versions, *columns(kind), "deleted", "base_at", "zzz", kind.key, "\\u0075pdated_at")
     values = ("1e400", "01", "-0", "1.0", "1e3", "9" * 25, "9" * 5000, '"\\ud800"', '"\\u0000"', '""', "true", "null",
               "NaN", "[NaN]", "[01]", '["\\udc00"]', '{"\\ud800":1}', '"\x01"', str(2**53 + 1), "[" * 600 + "]" * 600,
-              "[" * 400 + "]" * 400, '"\\ud83d\\ude00"', "9007199254740993.0", '"\x85"', '"\x7f"', '"\\u001f"')
+              "[" * 400 + "]" * 400, '"\\ud83d\\ude00"', "9007199254740993.0", "[-1,0,1,2]", "[0,-1]", "[true,0.0,null,[0]]", "[]", "0", "-7", '"\x85"', '"\x7f"', '"\\u001f"')
     lines = [f'{{"{kind.key}":"a","updated_at":1,"{field}":{value}}}'.encode() for field in fields for value in values]
     assert disagreements(kind, lines) == []
 
