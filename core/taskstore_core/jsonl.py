@@ -55,9 +55,9 @@ def index_line(kind: Kind, line: bytes) -> "Row | None":
     if not isinstance(key, str) or not key or not (key.isprintable() or min(key) >= " "):
         raise BadLineError(f"no usable {kind.key!r}")
     version = version_of(kind, record)
-    row: Row = (key, version, record.get("deleted") is True, text,
-                *(_column(record.get(name)) for name in columns(kind)), base_of(record.get(BASE), version))
-    return row
+    stored = [_column(record.get(name)) for name in columns(kind)]
+    stored.append(base_of(record.get(BASE), version))
+    return (key, version, record.get("deleted") is True, text, *stored)
 
 
 def base_of(value: object, version: int) -> int | str | None:

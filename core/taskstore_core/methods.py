@@ -286,7 +286,8 @@ METHODS: dict[str, Method] = {method.name: method for method in (
            "Lay `set` over a record and answer with its next version.", request=_update),
     Method("record.delete", "kind:string id:string if_updated_at:integer? op:string?", "deleted",
            "Delete a record; answers with its id and the version of its tombstone.", request=_delete),
-    Method("record.list", "kind:string where:object? order:string? limit:integer? cursor:string? concurrent:boolean?", "page",
+    Method("record.list",
+           "kind:string where:object? order:string? limit:integer? cursor:string? concurrent:boolean?", "page",
            "The live records that fit, in order, in pages of `limit`.", _list),
     Method("record.history", "kind:string id:string", "versions",
            "Every version of a record in the log, oldest first, deletions too. `lost` are the places, from 0, of those"

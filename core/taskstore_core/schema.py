@@ -39,6 +39,9 @@ INSERT INTO epoch VALUES (lower(hex(randomblob(8))));
 """
 
 
+_CONCURRENT = "CREATE INDEX IF NOT EXISTS {0}_concurrent ON {0}_rows(concurrent) WHERE concurrent IS NOT NULL;"
+
+
 def create_statements() -> str:
     """SQL that makes every table, index and view in an empty database."""
     parts = [f"PRAGMA user_version={VERSION}; PRAGMA application_id={APPLICATION_ID};", _COMMON]
@@ -51,8 +54,7 @@ def index_statements(kind: Kind) -> str:
     """SQL that makes the indexes and triggers of one kind; apart, as a rebuild is faster when it makes them last."""
     return "\n".join((*(f"CREATE INDEX IF NOT EXISTS {name} ON {kind.plural}_rows({columns});"
                         for name, columns in _indexes(kind)),
-                      f"CREATE INDEX IF NOT EXISTS {kind.plural}_concurrent ON {kind.plural}_rows(concurrent)"
-                      " WHERE concurrent IS NOT NULL;", *_triggers(kind).values()))
+                      _CONCURRENT.format(kind.plural), *_triggers(kind).values()))
 
 
 def drop_index_statements(kind: Kind) -> str:
@@ -90,7 +92,7 @@ def _doubt(kind: Kind) -> str:
 
     Only a state that says what it is based on can have rivals, or one that was the first of its record.
     """
-    return (f"CASE WHEN excluded.base = version AND concurrent IS NULL THEN NULL WHEN excluded.raw = raw THEN concurrent"
+    return ("CASE WHEN excluded.base = version AND concurrent IS NULL THEN NULL WHEN excluded.raw = raw THEN concurrent"
             f" WHEN excluded.version >= version AND NOT {_may_have_rivals(kind, 'excluded.')} THEN NULL ELSE '' END")
 
 
@@ -144,4 +146,5 @@ def _table(kind: Kind) -> str:
 def _view(kind: Kind) -> str:
     names = ", ".join("id AS repo_path" if name == kind.key != "id" else name
                       for name in (*kind.fields, *kind.optional_keys))
-    return f"CREATE VIEW {kind.plural} AS SELECT {names}, raw, nullif(concurrent, '') AS concurrent FROM {kind.plural}_rows WHERE NOT deleted;"  # noqa: S608 - names from our own table
+    names += ", raw, nullif(concurrent, '') AS concurrent"
+    return f"CREATE VIEW {kind.plural} AS SELECT {names} FROM {kind.plural}_rows WHERE NOT deleted;"  # noqa: S608 - names from our own table

@@ -18,9 +18,10 @@ from tests.daemons import running_daemon
 from tests.merge.repos import DRIVER, Repo
 
 from taskstore import Prd, connect
-from taskstore_core import change, concurrent
+from taskstore_core import change, concurrent, leveling
 from taskstore_core.batch import Operation
 from taskstore_core.cache import Cache
+from taskstore_core.files import create_folder
 from taskstore_core.jsonl import index_line
 from taskstore_core.kinds import KINDS, Kind
 from taskstore_core.leases import DEFAULT_MS
@@ -79,13 +80,12 @@ class Truth:
 class Clone:
     """A log, the cache that follows it, and how this clone stamps what it writes."""
 
-    def __init__(self, truth: Truth, offset: int) -> None:
+    def __init__(self, truth: Truth, folder: str, offset: int) -> None:
         self.truth = truth
         self.offset = offset
         self.lines: list[str] = []
         self.cache = Cache()
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = f"{self.folder.name}/log"
+        self.path = f"{folder}/{offset}"
         self.put([])
 
     def put(self, lines: "list[str]") -> None:
@@ -128,7 +128,7 @@ class Clone:
         """Take out older versions, beyond so many."""
         left: dict[str, int] = {}
         lines = []
-        for line in reversed(sorted(self.lines, key=lambda line: row_of(line)[1])):
+        for line in sorted(self.lines, key=lambda line: row_of(line)[1], reverse=True):
             left[row_of(line)[0]] = left.get(row_of(line)[0], keep) - 1
             if left[row_of(line)[0]] >= 0:
                 lines.append(line)
@@ -146,7 +146,9 @@ class Clone:
         cache = Cache()
         with cache.db:
             sync_log(cache, PRD, self.path)
-        return self.listed(cache)
+        found = self.listed(cache)
+        cache.close()
+        return found
 
 
 def by_driver(truth: Truth, base: "list[str]", ours: "list[str]", theirs: "list[str]") -> "list[str]":
@@ -189,8 +191,15 @@ ODD = st.one_of(
 
 def play(steps: "list[tuple[Any, ...]]", how: "Any") -> None:
     """Two clones that write, pull from one another and are asked what was concurrent."""
-    truth = Truth()
-    clones = [Clone(truth, 100), Clone(truth, 500)]
+    with tempfile.TemporaryDirectory() as folder:
+        truth = Truth()
+        clones = [Clone(truth, folder, 100), Clone(truth, folder, 500)]
+        _play(steps, how, truth, clones)
+        for clone in clones:
+            clone.cache.close()
+
+
+def _play(steps: "list[tuple[Any, ...]]", how: "Any", truth: Truth, clones: "list[Clone]") -> None:
     bases: list[list[str]] = [[]]  # what both had in common last
 
     def pull(into: int) -> None:
@@ -260,9 +269,10 @@ def test_nothing_is_claimed_of_what_cannot_be_known(steps: "list[list[tuple[Any,
 
 
 def write(repo: Repo, *operations: Operation) -> None:
+    create_folder(os.fspath(repo.root / ".git" / "taskstore"))
+    (repo.root / ".git" / "taskstore" / "busy").unlink(missing_ok=True)
     long_ago = time.time_ns() - 3600 * 10**9
     os.utime(repo.root / ".git", ns=(long_ago, long_ago))  # as if git had last worked then
-    (repo.root / ".git" / "taskstore" / "busy").unlink(missing_ok=True)
     with repo.open() as store:
         store.apply(operations)
         assert not store.pending(PRD)
@@ -310,7 +320,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Pair:
 
 
 def test_what_lost_is_listed_in_both_clones_until_somebody_goes_on(pair: Pair) -> None:
-    """After a merge both clones list it, and mark in its history what lost; a later update ends the one, not the other."""
+    """After a merge both list it, and mark in its history what lost; a later update ends the one, not the other."""
     write(pair.one, of("update", "a", title="one's"), of("update", "b", title="one's"))
     write(pair.two, of("update", "a", title="two's"))
     write(pair.two, of("update", "a", title="two's again"), of("update", "c", title="two's"))
@@ -408,7 +418,8 @@ def test_lines_in_conflict(tmp_path: Path) -> None:
     pair = Pair(tmp_path, driver=True)
     before = json.loads(pair.one.read().splitlines()[0])
     for repo, title in zip(pair.both, ("one's", "two's"), strict=True):
-        repo.append(json.dumps({**before, "title": title, "updated_at": 2**45, "base_at": before["updated_at"]}).encode())
+        edit = {**before, "title": title, "updated_at": 2**45, "base_at": before["updated_at"]}
+        repo.append(json.dumps(edit).encode())
     pair.two.run("pull", "-q", "--no-rebase", "--no-edit")
     with pair.two.open() as store:
         assert listed(store) == [before["id"]]
@@ -426,7 +437,7 @@ def test_through_a_daemon_and_without(tmp_path: Path) -> None:
     directory = os.fspath(pair.one.root / ".taskstore")
     for daemon in (False, True):
         with running_daemon(directory) if daemon else tempfile.TemporaryDirectory(), \
-                connect(directory=directory, daemon=daemon or None) as store:
+                connect(directory=directory, daemon=daemon) as store:
             assert [prd.id for prd in store.list(Prd, concurrent=True)] == ["a", "b"]
             assert [prd.id for prd in store.list_prds(concurrent=True, title="two's")] == ["a", "b"]
             page = store.page(Prd, limit=1, concurrent=True)
@@ -520,8 +531,6 @@ def test_lines_that_wait_for_git(store: Store) -> None:
         outbox = Outbox(store.paths.local("outbox"))
         outbox.append([[(PRD.log, line("x", "waits", 7)), (PRD.log, line("y", "waits", 5))]])
         outbox.close()
-        from taskstore_core import leveling
-
         cache = Cache()
         outbox = Outbox(store.paths.local("outbox"), writable=False)
         leveling.bring_level(store.paths, cache, outbox, {}, KINDS.values())

@@ -420,7 +420,8 @@ def test_the_bulk_indexer_agrees_on_odd_values(name: str) -> None:
     fields = (*kind.versions, *columns(kind), "deleted", "base_at", "zzz", kind.key, "\\u0075pdated_at")
     values = ("1e400", "01", "-0", "1.0", "1e3", "9" * 25, "9" * 5000, '"\\ud800"', '"\\u0000"', '""', "true", "null",
               "NaN", "[NaN]", "[01]", '["\\udc00"]', '{"\\ud800":1}', '"\x01"', str(2**53 + 1), "[" * 600 + "]" * 600,
-              "[" * 400 + "]" * 400, '"\\ud83d\\ude00"', "9007199254740993.0", "[-1,0,1,2]", "[0,-1]", "[true,0.0,null,[0]]", "[]", "0", "-7", '"\x85"', '"\x7f"', '"\\u001f"')
+              "[" * 400 + "]" * 400, '"\\ud83d\\ude00"', "9007199254740993.0",
+              "[-1,0,1,2]", "[0,-1]", "[true,0.0,null,[0]]", "[]", "0", "-7", '"\x85"', '"\x7f"', '"\\u001f"')
     lines = [f'{{"{kind.key}":"a","updated_at":1,"{field}":{value}}}'.encode() for field in fields for value in values]
     assert disagreements(kind, lines) == []
 

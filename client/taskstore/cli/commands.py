@@ -83,7 +83,7 @@ _RECORDS = (
             examples=("delete ts ts-1", "delete ts --stdin < old.jsonl")),
     Command("history", "history:history", "list the versions of a record, deletions too", _KIND, _ID,
             description="Lists every version of a record, oldest first, with what it changed, and says of which ones"
-                        " lost to another whose writer had not seen them (--json: `lost` has their places in `items`)."),
+                        " lost to another whose writer had not seen them (--json: `lost` has their places)."),
     Command("restore", "history:restore", "bring back a deleted record or an earlier version",
             _KIND, Argument("ID", "word", "its id"),
             Argument("--version", "number", "the version to go back to, as `history` lists them", metavar="N"), _OP,

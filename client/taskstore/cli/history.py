@@ -15,7 +15,7 @@ from .versions import Version, describe, read, seen_by
 
 
 def history(arguments: Arguments) -> int:
-    """Print a line for each version, oldest first: its number, when it was written, what it did, and whether it lost."""
+    """Print a line for each version, oldest first: its number, when it was written, what it did, whether it lost."""
     kind = find_kind(arguments.text("KIND"))
     with connect(arguments) as store:
         key, answer = history_of(store, kind, arguments.text("ID"))
@@ -25,7 +25,8 @@ def history(arguments: Arguments) -> int:
     rows = []
     for place, version in enumerate(versions):
         did = describe(kind, seen_by(versions, place), version)
-        rows.append([str(version.stamp), ago(version.stamp), f"lost to a concurrent one: {did}" if place in lost else did])
+        did = f"lost to a concurrent one: {did}" if place in lost else did
+        rows.append([str(version.stamp), ago(version.stamp), did])
     print_table(("VERSION", "WHEN", "WHAT IT DID"), rows, right=("VERSION",))
     if lost:
         sys.stderr.write(f"to bring back what lost: taskstore restore {kind.name} {word_of_shell(key)}"
