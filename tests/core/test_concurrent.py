@@ -268,12 +268,17 @@ def test_nothing_is_claimed_of_what_cannot_be_known(steps: "list[list[tuple[Any,
 # Through real merges
 
 
-def write(repo: Repo, *operations: Operation) -> None:
+def calm(repo: Repo) -> Repo:
+    """Have git's last work be long ago."""
     create_folder(os.fspath(repo.root / ".git" / "taskstore"))
     (repo.root / ".git" / "taskstore" / "busy").unlink(missing_ok=True)
     long_ago = time.time_ns() - 3600 * 10**9
-    os.utime(repo.root / ".git", ns=(long_ago, long_ago))  # as if git had last worked then
-    with repo.open() as store:
+    os.utime(repo.root / ".git", ns=(long_ago, long_ago))
+    return repo
+
+
+def write(repo: Repo, *operations: Operation) -> None:
+    with calm(repo).open() as store:
         store.apply(operations)
         assert not store.pending(PRD)
     repo.commit("changed")
@@ -447,6 +452,42 @@ def test_through_a_daemon_and_without(tmp_path: Path) -> None:
             assert [(one.record.title, one.lost) for one in store.history(Prd, "a") if one.record is not None] == [
                 ("first", False), ("one's", True), ("two's", False)]
             assert [one.id for one in store.list(Prd)] == ["a", "b", "c"]
+
+
+def compacted(store: Store) -> int:
+    """How many lines of PRDs a compaction drops."""
+    answer: Any = store.compact()
+    return int(answer["kinds"]["prd"]["lines"])
+
+
+def test_compaction_leaves_what_nobody_has_seen(tmp_path: Path) -> None:
+    """A record that is listed keeps all its lines, also in a branch that is compacted; once settled they may go."""
+    pair = Pair(tmp_path, driver=True)
+    for repo, title in zip(pair.both, ("one's", "two's"), strict=True):
+        write(repo, of("update", "a", title=title), of("update", "b", title="the same"))
+    write(pair.two, of("update", "c", title="two's"))
+    pair.pull()
+    with calm(pair.one).open() as store:
+        assert compacted(store) == 3  # b's first and one that says the same, c's first
+        assert listed(store) == ["a"]
+        store.sync(full=True)
+        assert listed(store) == ["a"]
+        assert marked(store, "a") == ["one's"]
+        dispatch(store, "record.update", {"kind": "prd", "id": "a", "set": {"title": "both"}})
+        assert listed(store) == []
+        assert compacted(store) == 3
+        assert len(store.history("prd", "a")) == 1
+
+
+def test_compaction_drops_what_a_deletion_beat(tmp_path: Path) -> None:
+    """What is deleted is not listed, and its lines go as ever."""
+    pair = Pair(tmp_path, driver=True)
+    write(pair.one, of("delete", "a"))
+    write(pair.two, of("update", "a", title="two's"))
+    pair.pull()
+    with calm(pair.one).open() as store:
+        store.compact()
+        assert len(store.history("prd", "a")) == 1
 
 
 # Within one clone

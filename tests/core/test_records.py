@@ -275,7 +275,7 @@ def test_taken_id(name: str) -> None:
 def test_created_again(name: str, version: int) -> None:
     """A deleted id is created again as a version that beats its tombstone, whatever the clock says."""
     key = KINDS[name].key
-    line = create(name, least(name), (version, True, f'{{"{key}":"x","deleted":true,"updated_at":{version}}}'))
+    line = create(name, least(name), (version, True, f'{{"{key}":"x","deleted":true,"updated_at":{version}}}', None))
     stamp = max(NOW, version + 1)
     assert json.loads(line)["updated_at"] == stamp
     assert version_of(KINDS[name], json.loads(line)) == stamp
