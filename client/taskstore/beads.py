@@ -25,7 +25,7 @@ STATUSES = {  # of a PRD, of a task spec
 UNKNOWN_STATUS = ("draft", "pending")
 UNMARKED = (None, "", "open", "in_progress", "closed")
 """Statuses that ours give back (none at all means open); any other stays on the line as `beads_status`."""
-RESERVED = ("deleted", "depends_on", "op", "op_sum")
+RESERVED = ("deleted", "depends_on", "base_at", "op", "op_sum")
 """Keys that mean something to us on any line, so that a beads field of that name must get another."""
 MAX_DEPTH = 64
 MAX_BYTES = 4 * 1024 * 1024 - 4096

@@ -58,28 +58,34 @@ def delete(type_: type[Record], id: str, *, if_updated_at: int | None = None,  #
 
 
 def list_records(type_: type[RecordT], where: "Mapping[str, object] | None" = None, /, *, order: str | None = None,
-                 limit: int | None = None, **equal: object) -> Call[list[RecordT]]:
+                 limit: int | None = None, concurrent: bool = False, **equal: object) -> Call[list[RecordT]]:
     """The live records for which every field in `equal` and every condition in `where` holds.
 
     `where` is {field: {operator: value}} with eq, ne, gt, ge, lt, le, in, contains; `order` a field, with a
-    leading "-" for descending (default: oldest first). Raises InvalidError.
+    leading "-" for descending (default: oldest first); `concurrent` for those alone of which a version lost to another
+    whose writer had not seen it. Raises InvalidError.
     """
     return Call("record.list", _records(type_), kind=type_.kind, where={**(where or {}), **equal}, order=order,
-                limit=limit)
+                limit=limit, concurrent=concurrent or None)
 
 
 def page(type_: type[RecordT], where: "Mapping[str, object] | None" = None, /, *, limit: int,
-         order: str | None = None, cursor: str | None = None, **equal: object) -> Call[Page[RecordT]]:
+         order: str | None = None, cursor: str | None = None, concurrent: bool = False,
+         **equal: object) -> Call[Page[RecordT]]:
     """At most `limit` records of a list, and the cursor that a next call goes on from (None at the end)."""
     records = _records(type_)
     return Call("record.list", lambda answer: Page(records(answer), answer["cursor"]), kind=type_.kind,
-                where={**(where or {}), **equal}, order=order, limit=limit, cursor=cursor)
+                where={**(where or {}), **equal}, order=order, limit=limit, cursor=cursor,
+                concurrent=concurrent or None)
 
 
 def history(type_: type[RecordT], id: str) -> Call[list[Version[RecordT]]]:  # noqa: A002
-    """Every version of a record, oldest first, deletions too; raises NotFoundError."""
-    return Call("record.history", lambda answer: [Version.read(type_, line) for line in answer["items"]],
-                kind=type_.kind, id=id)
+    """Every version of a record, oldest first, deletions too, and which of them lost; raises NotFoundError."""
+    def decode(answer: dict[str, Any]) -> list[Version[RecordT]]:
+        lost = set(answer["lost"])
+        return [Version.read(type_, line, lost=place in lost) for place, line in enumerate(answer["items"])]
+
+    return Call("record.history", decode, kind=type_.kind, id=id)
 
 
 def restore(type_: type[RecordT], id: str, *, version: int | None = None,  # noqa: A002
@@ -232,21 +238,21 @@ class Named(Generic[RecordT]):
         return delete(self.type, id, if_updated_at=if_updated_at, op=op)
 
     def list(self, where: "Mapping[str, object] | None" = None, /, *, order: str | None = None,
-             limit: int | None = None, **equal: object) -> Call[list[RecordT]]:
+             limit: int | None = None, concurrent: bool = False, **equal: object) -> Call[list[RecordT]]:
         """The live records that fit, as `Store.list`."""
-        return list_records(self.type, where, order=order, limit=limit, **equal)
+        return list_records(self.type, where, order=order, limit=limit, concurrent=concurrent, **equal)
 
 
 def list_task_specs(prd_id: str | None = None, *, order: str | None = None, limit: int | None = None,
-                    **equal: object) -> Call[list[TaskSpec]]:
+                    concurrent: bool = False, **equal: object) -> Call[list[TaskSpec]]:
     """The task specs of a PRD, or all; further fields that must be equal by name, such as `status`."""
-    return list_records(TaskSpec, order=order, limit=limit, **_given(prd_id=prd_id), **equal)
+    return list_records(TaskSpec, order=order, limit=limit, concurrent=concurrent, **_given(prd_id=prd_id), **equal)
 
 
 def list_executions(ts_id: str | None = None, *, order: str | None = None, limit: int | None = None,
-                    **equal: object) -> Call[list[Execution]]:
+                    concurrent: bool = False, **equal: object) -> Call[list[Execution]]:
     """The executions of a task spec, or all; further fields that must be equal by name, such as `status`."""
-    return list_records(Execution, order=order, limit=limit, **_given(ts_id=ts_id), **equal)
+    return list_records(Execution, order=order, limit=limit, concurrent=concurrent, **_given(ts_id=ts_id), **equal)
 
 
 def _given(**fields: object) -> dict[str, object]:

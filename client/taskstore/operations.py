@@ -85,20 +85,24 @@ class Page(Generic[RecordT]):
 
 
 class Version(Generic[RecordT]):
-    """One version of a record: `record` is None for a deletion; `updated_at` is what `restore` takes."""
+    """One version of a record: `record` is None for a deletion; `updated_at` is what `restore` takes.
 
-    __slots__ = ("record", "updated_at")
+    `lost` tells that it lost to another whose writer had not seen it.
+    """
 
-    def __init__(self, record: RecordT | None, updated_at: int) -> None:
+    __slots__ = ("lost", "record", "updated_at")
+
+    def __init__(self, record: RecordT | None, updated_at: int, *, lost: bool = False) -> None:
         self.record = record
         self.updated_at = updated_at
+        self.lost = lost
 
     @classmethod
-    def read(cls, type_: type[RecordT], line: str) -> "Version[RecordT]":
+    def read(cls, type_: type[RecordT], line: str, *, lost: bool = False) -> "Version[RecordT]":
         """From a line of the log."""
         fields = json.loads(line)
         record = None if fields.get("deleted") is True else from_line(type_, line)
-        return cls(record, version_of(KINDS[type_.kind], fields))
+        return cls(record, version_of(KINDS[type_.kind], fields), lost=lost)
 
 
 class Claim:

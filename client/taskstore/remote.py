@@ -145,7 +145,7 @@ def plain(answer: str, text: str) -> "Any":  # noqa: ANN401 - plain data, as JSO
     """The JSON text of an answer as plain data, with records as the text they have."""
     if answer in {"record", "claim", "completed"}:
         return None if text == "null" else Json(text)
-    if answer in {"page", "items"} and text.startswith('{"items":['):
+    if answer in {"page", "items", "versions"} and text.startswith('{"items":['):
         items, end = _split(text, len('{"items":['))
         return {**json.loads('{"items":[' + text[end:]), "items": [one for one, _ in items]}
     if answer == "results":

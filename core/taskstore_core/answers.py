@@ -80,12 +80,12 @@ _HEARTBEAT = _object(id=_TEXT, by=_TEXT, expires_at={"type": "integer"})
 def _answer(method: Method, record: "Schema") -> "Schema":
     """The answer by its name in the method table, where `record` stands for a record of the method's kind."""
     either: Schema = {"anyOf": [record, _TOMBSTONE]}
-    version = either if method.name == "record.history" else record
     return {
         "record": record,
         "deleted": _DELETED,
         "page": _object(items=_array(record), cursor=_or_null(_TEXT)),
-        "items": _object(items=_array(version)),
+        "items": _object(items=_array(record)),
+        "versions": _object(items=_array(either), lost=_array(_COUNT)),
         "results": _array({"anyOf": [record, _DELETED, _IMPORTED]}),
         "sync": _SYNC,
         "stats": _STATS,
@@ -127,6 +127,7 @@ _PARAMETERS: "dict[str, tuple[Schema, str]]" = {
     "order": (_TEXT, "A field, with a leading - for descending; by default when a record began."),
     "limit": ({"type": "integer", "minimum": 1, "maximum": 2**31 - 1}, "At most so many."),
     "cursor": (_TEXT, "Where the page before ended."),
+    "concurrent": (_FLAG, "Only records of which a version lost to another whose writer had not seen it."),
     "version": (_VERSION, "The `updated_at` of the version to write again."),
     "ops": (_array(_OPERATION), "The operations, each {op, kind, …} with the parameters of its method."),
     "full": (_FLAG, "Forget the cache and build it anew."),

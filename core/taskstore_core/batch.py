@@ -101,7 +101,7 @@ def _decide(view: "View", operation: Operation) -> Written:
     row = _row(view, operation, fields, known)
     if row is None:
         assert known is not None  # noqa: S101 - `bring_in` skips only what is known
-        written = Written(kind, (str(fields[kind.key]), *known), changed=False)
+        written = Written(kind, (str(fields[kind.key]), *known[:3]), changed=False)
         view.written.append(written)
         return written
     if kind is SPEC:
@@ -134,7 +134,7 @@ def _follow_up(view: "View", operation: Operation, row: "Row") -> None:
     """What a change of a task spec means for others: no circle of needs, and no lease on what somebody set aside."""
     verb, fields = operation.verb, operation.fields
     if verb in {"create", "restore", "choose"} or (verb == "update" and "depends_on" in fields):
-        refuse_cycle(view, row[0], needs_of(row[1:4]))
+        refuse_cycle(view, row[0], needs_of((*row[1:4], None)))
     again = verb in {"restore", "choose"}
     status = parse_object(row[3]).get("status") if again else fields.get("status", "running")
     if verb == "delete" or ((again or verb == "update") and status != "running"):

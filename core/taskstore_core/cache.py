@@ -25,8 +25,9 @@ from .schema import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from .change import Known
     from .jsonl import Row
     from .ledger import Hint
 
@@ -249,7 +250,7 @@ class Cache:
             if kind.name == "task_spec":
                 for spec, need in cache.db.execute("SELECT spec, need FROM needs ORDER BY need"):
                     needs.setdefault(spec, []).append(need)
-            names = ", ".join(("id", "version", "deleted", "raw", *columns(kind)))
+            names = ", ".join(("id", "version", "deleted", "raw", "base", "concurrent", *columns(kind)))
             found = {row[0]: (*row[1:], needs.pop(row[0], None))
                      for row in cache.db.execute(f"SELECT {names} FROM {kind.plural}_rows")}  # noqa: S608 - names from our own table
             return found | {spec: (of,) for spec, of in needs.items()}
@@ -288,12 +289,25 @@ class Cache:
         self.db.execute(index_statements(kind))
         self.db.execute(renew_statements(kind))
 
-    def get(self, kind: Kind, key: str) -> "tuple[int, bool, str] | None":
-        """(version, deleted, raw line) of an id, tombstones included."""
-        for version, deleted, raw in self.db.execute(
-                f"SELECT version, deleted, raw FROM {kind.plural}_rows WHERE id=?", (key,)):  # noqa: S608 - names from our own table
-            return version, bool(deleted), raw
+    def get(self, kind: Kind, key: str) -> "Known":
+        """What is known of an id, tombstones included."""
+        for version, deleted, raw, concurrent in self.db.execute(
+                f"SELECT version, deleted, raw, concurrent FROM {kind.plural}_rows WHERE id=?", (key,)):  # noqa: S608 - names from our own table
+            return version, bool(deleted), raw, concurrent
         return None
+
+    def in_doubt(self, kind: Kind) -> list[str]:
+        """The ids of which a version has come that is not based on the one that was there."""
+        return [key for (key,) in self.db.execute(f"SELECT id FROM {kind.plural}_rows WHERE concurrent = ''")]  # noqa: S608 - names from our own table
+
+    def doubt(self, kind: Kind, ids: "Iterable[str]") -> None:
+        """Have these ids looked at."""
+        self.set_concurrent(kind, dict.fromkeys(ids, ""))
+
+    def set_concurrent(self, kind: Kind, found: "Mapping[str, str | None]") -> None:
+        """Note for ids the JSON of the versions that lost (see `concurrent`), or None."""
+        self.db.executemany(f"UPDATE {kind.plural}_rows SET concurrent=? WHERE id=?",  # noqa: S608 - names from our own table
+                            ((versions, key) for key, versions in found.items()))
 
     def live(self, kind: Kind, key: str) -> str | None:
         """The raw line of a live id, in the fewest steps."""

@@ -10,7 +10,7 @@ from functools import cache
 from . import records, validation
 from .clock import next_stamp
 from .errors import ConflictError, ExistsError, InvalidError, NotFoundError
-from .jsonl import BadLineError, bulk_indexer
+from .jsonl import BASE, BadLineError, bulk_indexer
 from .kinds import KINDS, Kind
 from .records import RESERVED
 
@@ -18,8 +18,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .jsonl import Row
 
-    Known = tuple[int, bool, str] | None
-    """(version, deleted, raw line) of an id, None where there never was one."""
+    Known = tuple[int, bool, str, str | None] | None
+    """(version, deleted, raw line, JSON of the concurrent versions that lost to it or None) of an id.
+
+    None where there never was one.
+    """
 
 _ENDED = ("complete", "failed", "stopped")
 _REQUIRED = {name: [field for field, info in fields.items() if info.required]
@@ -45,6 +48,7 @@ def create(kind: Kind, fields: Mapping[str, object], known: "Known", mark: Mappi
             raise InvalidError(f"{name}: a {kind.title} needs one", field=name)
     record = {**_DEFAULTS[kind.name], kind.started: stamp, **fields}
     record.pop("updated_at", None)
+    record.pop(BASE, None)
     if "updated_at" in kind.fields or known:
         record["updated_at"] = stamp
     for name in kind.optional_keys:
@@ -52,7 +56,7 @@ def create(kind: Kind, fields: Mapping[str, object], known: "Known", mark: Mappi
             del record[name]
     if kind.name == "execution" and record["status"] in _ENDED and record.get("completed_at") is None:
         record["completed_at"] = stamp
-    return _line(kind, {**record, **mark})
+    return _line(kind, {**record, **_based_on(known), **mark})
 
 
 def update(  # noqa: PLR0917 - the parties to one change
@@ -73,20 +77,21 @@ def update(  # noqa: PLR0917 - the parties to one change
     if kind.name == "execution" and status is not None and "completed_at" not in changes:
         changes["completed_at"] = stamp if status in _ENDED else None
     changes["updated_at"] = stamp  # the store's to give, so that a later edit beats the one it saw
+    changes.pop(BASE, None)
     validation.check_values(kind, changes)
     fields = _unreserved(raw)
     fields.update((name, validation.raw_value(value)) for name, value in changes.items())
     for name in kind.optional_keys:
         if name in changes and not changes[name]:
             del fields[name]
-    return _row(kind, validation.encode(kind, fields | _raw(mark)))
+    return _row(kind, validation.encode(kind, fields | _raw({**_based_on(known), **mark})))
 
 
 def delete(kind: Kind, key: str, known: "Known", if_updated_at: int | None = None,
            mark: Mapping[str, object] = _UNMARKED) -> "Row":
     """A tombstone; raises NotFoundError or ConflictError."""
     version, _ = _live(kind, key, known, if_updated_at)
-    return _line(kind, {kind.key: key, "deleted": True, "updated_at": next_stamp(version), **mark})
+    return _line(kind, {kind.key: key, "deleted": True, "updated_at": next_stamp(version), **_based_on(known), **mark})
 
 
 def restore(  # noqa: PLR0917 - the parties to one change
@@ -110,7 +115,7 @@ def restore(  # noqa: PLR0917 - the parties to one change
                             hint="it may have been compacted away, or stand on another branch")
     fields = _unreserved(rows[-1][3])
     fields["updated_at"] = validation.raw_value(next_stamp(known[0]))
-    return _row(kind, validation.encode(kind, fields | _raw(mark)))
+    return _row(kind, validation.encode(kind, fields | _raw({**_based_on(known), **mark})))
 
 
 def bring_in(kind: Kind, fields: Mapping[str, object], known: "Known") -> "Row | None":
@@ -121,7 +126,8 @@ def bring_in(kind: Kind, fields: Mapping[str, object], known: "Known") -> "Row |
 
 def choose(kind: Kind, line: str, known: "Known", mark: Mapping[str, object] = _UNMARKED) -> "Row":
     """One line of a record once more, deletion or not, as the newest: what settles a conflict."""
-    return _row(kind, restamp(kind, line, next_stamp(known[0] if known else None), mark))
+    stamp = next_stamp(known[0] if known else None)
+    return _row(kind, restamp(kind, line, stamp, {**_based_on(known), **mark}))
 
 
 def restamp(kind: Kind, line: str, stamp: int, mark: Mapping[str, object] = _UNMARKED) -> str:
@@ -137,7 +143,7 @@ def restamp(kind: Kind, line: str, stamp: int, mark: Mapping[str, object] = _UNM
 def _live(kind: Kind, key: str, known: "Known", if_updated_at: int | None) -> tuple[int, str]:
     if known is None:
         raise NotFoundError(f"there is no {kind.title} {key}")
-    version, deleted, raw = known
+    version, deleted, raw, _ = known
     if deleted:
         raise NotFoundError(f"the {kind.title} {key} was deleted")
     if if_updated_at is not None and if_updated_at != version:
@@ -146,9 +152,21 @@ def _live(kind: Kind, key: str, known: "Known", if_updated_at: int | None) -> tu
     return version, raw
 
 
+def _based_on(known: "Known") -> dict[str, object]:
+    """What the next version says of those that its writer saw: the one it replaces, then those that lost to that."""
+    if known is None:
+        return {}
+    if not known[3]:
+        return {BASE: known[0]}
+    import json
+
+    bases = list(dict.fromkeys((known[0], *json.loads(known[3]))))
+    return {BASE: bases if len(bases) > 1 else bases[0]}
+
+
 def _refuse_reserved(fields: Mapping[str, object]) -> None:
     for name in RESERVED:
-        if name in fields:
+        if name in fields and name != BASE:  # who gives back a record as it was answered need not take that out
             raise InvalidError(f"{name}: is no field of a record",
                                hint="use delete" if name == "deleted" else "", field=name)
 

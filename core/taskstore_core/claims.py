@@ -211,7 +211,7 @@ class Resolve(Request):
         return Json(lines[0].raw)
 
 
-def _live(view: "View", key: str) -> tuple[int, bool, str]:
+def _live(view: "View", key: str) -> tuple[int, bool, str, str | None]:
     known = view.get(SPEC, key)
     if known is None or known[1]:
         raise NotFoundError(f"there is no task spec {key}" if known is None else f"the task spec {key} was deleted")

@@ -51,6 +51,7 @@ class Difference:
         self.offset = self.lines = 0
         self.unterminated = False
         self.rows: dict[str, Row] = {}  # the state of each affected id that is still there
+        self.concurrent: dict[str, str | None] = {}  # which of their versions lost
         self.marked: list[Row] = []  # their lines that carry an `op`
         self.dropped: list[tuple[float, float]] = []  # ranges of positions, ends included
         self.chunks: list[Chunk] = []
@@ -61,6 +62,7 @@ class Difference:
         cache.put_ops(kind, self.marked)
         cache.drop_rows(kind, self.affected - self.rows.keys())
         cache.set_rows(kind, self.rows.values())
+        cache.set_concurrent(kind, self.concurrent)
         cache.drop_chunks(kind, self.dropped)
         cache.put_chunks(kind, self.chunks)
 
@@ -174,7 +176,19 @@ def find(cache: Cache, kind: Kind, source: Source) -> Difference | None:
     rows = [row for _, row in sorted(_rows_of(walk, found), key=lambda pair: pair[0])]
     found.marked = [row for row in rows if OP_KEY in row[3]]
     found.rows = newest(rows)
+    found.concurrent = _concurrent(kind, rows)
     return found if _lay_out(walk, found) else None
+
+
+def _concurrent(kind: Kind, rows: "list[Row]") -> "dict[str, str | None]":
+    """Which versions lost, by id, of ids of which any did; `rows` are all lines of theirs."""
+    from . import concurrent
+
+    versions: dict[str, list[Row]] = {}
+    for row in rows:
+        versions.setdefault(row[0], []).append(row)
+    noted = {key: concurrent.noted(kind, its) for key, its in versions.items()}
+    return {key: lost for key, lost in noted.items() if lost is not None}
 
 
 def _match_lines(walk: _Walk, stretch: Stretch, found: Difference) -> list[int]:

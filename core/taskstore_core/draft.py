@@ -48,12 +48,12 @@ class Draft:
         self._digest = hash_of(memoryview(data)[:self.offset])
         rows = indexer(kind, self.offset)(lines)
         behind = {row[0] for row in indexer(kind, len(rest))([rest]) if isinstance(row, tuple)}
-        found = find(lines, rows, rule, behind)
+        found = find(kind, lines, rows, rule, behind)
         self.spared: set[str] = set()
         """Deleted ids whose tombstones stay, as some branch does not have them."""
         if found.tombstones and paths.git_dir is not None:
             self.spared = _unsafe(self.path, kind, {key: lines[number] for key, number in found.tombstones.items()})
-            found = find(lines, rows, rule, self.spared | behind)
+            found = find(kind, lines, rows, rule, self.spared | behind)
         self.pruned = frozenset(found.tombstones)
         self.dropped = [lines[number] for number in sorted(found.lines)]
         self._kept = [number for number in range(len(lines)) if number not in found.lines]

@@ -1,4 +1,4 @@
-"""Every version of one record, read from its log."""
+"""Every version of a record, read from its log."""
 
 from .cache import Cache
 from .chunks import split
@@ -8,7 +8,7 @@ from .source import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from .jsonl import Row
 
@@ -22,30 +22,51 @@ def versions(cache: Cache, kind: Kind, path: str, key: str, pending: "Sequence[s
     try:
         point = cache.checkpoint(kind)
         known = point is not None and not point.racy and point.signature == source.signature
-        lines = _lines_of(cache, kind, source, key) if known else _all_lines(source)
-        rows = list(_rows(kind, key, lines))
+        lines = _lines_of(cache, kind, source, {key}) if known else _all_lines(source)
+        rows = list(_rows(kind, {key}, lines))
     finally:
         source.close()
+    return [row[3] for row in sorted(_joined(rows, kind, {key}, pending), key=lambda row: row[1])]
+
+
+def examine(cache: Cache, kind: Kind, source: Source, pending: "Sequence[str]" = ()) -> None:
+    """Look at the records that are in doubt, and note which versions of theirs lost; inside the caller's transaction.
+
+    `source` is the log that the cache was just made level with, `pending` what waits to be appended to it.
+    """
+    doubts = cache.in_doubt(kind)
+    if not doubts:
+        return
+    from . import concurrent
+
+    keys = set(doubts)
+    versions: dict[str, list[Row]] = {key: [] for key in doubts}
+    for row in _joined(list(_rows(kind, keys, _lines_of(cache, kind, source, keys))), kind, keys, pending):
+        versions[row[0]].append(row)
+    cache.set_concurrent(kind, {key: concurrent.noted(kind, rows) for key, rows in versions.items()})
+
+
+def _joined(rows: "list[Row]", kind: Kind, keys: "Collection[str]", pending: "Sequence[str]") -> "list[Row]":
     there = {row[3] for row in rows}
-    rows += [row for row in _rows(kind, key, (line.encode() for line in pending)) if row[3] not in there]
-    return [row[3] for row in sorted(rows, key=lambda row: row[1])]
+    return rows + [row for row in _rows(kind, keys, (line.encode() for line in pending)) if row[3] not in there]
 
 
-def _rows(kind: Kind, key: str, lines: "Iterator[bytes]") -> "Iterator[Row]":
+def _rows(kind: Kind, keys: "Collection[str]", lines: "Iterable[bytes]") -> "Iterator[Row]":
     for line in lines:
         row = index_or_error(kind, line)
-        if isinstance(row, tuple) and row[0] == key:
+        if isinstance(row, tuple) and row[0] in keys:
             yield row
 
 
-def _lines_of(cache: Cache, kind: Kind, source: Source, key: str) -> "Iterator[bytes]":
-    """The lines at the places where the cache has seen the id."""
+def _lines_of(cache: Cache, kind: Kind, source: Source, keys: "set[str]") -> "Iterator[bytes]":
+    """The lines at the places where the cache has seen one of the ids."""
     offset = 0
     for chunk in cache.chunks(kind):
-        if key in chunk.ids:
+        ids = chunk.ids.split("\0")
+        if not keys.isdisjoint(ids):
             lines = source.read(offset, offset + chunk.bytes).split(b"\n")
-            for line, of in zip(lines, chunk.ids.split("\0"), strict=False):
-                if of == key:
+            for line, of in zip(lines, ids, strict=False):
+                if of in keys:
                     yield line
         offset += chunk.bytes
 

@@ -13,6 +13,9 @@ MARKERS = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
 MAX_READ_DEPTH = 500
 """Deeper lines are bad: SQLite's JSON functions and Python's recursion limit end at 1000."""
 
+BASE = "base_at"
+"""The key of a line that says which version, or versions, its writer saw."""
+
 _INT_DIGITS = 20  # of a 64-bit integer with its sign; Python refuses to convert some thousands of them
 
 _SMALL = 200_000  # bytes of log up to which importing the bulk indexer costs more than it saves
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     Row = tuple[str, int, bool, str, *tuple[str | int | None, ...]]
-    """id, version, deleted, raw text, then the values of `columns(kind)`."""
+    """id, version, deleted, raw text, the values of `columns(kind)`, and last what `base_of` says."""
 
 
 class BadLineError(ValueError):
@@ -51,9 +54,27 @@ def index_line(kind: Kind, line: bytes) -> "Row | None":
     key = record.get(kind.key)
     if not isinstance(key, str) or not key or not (key.isprintable() or min(key) >= " "):
         raise BadLineError(f"no usable {kind.key!r}")
-    row: Row = (key, version_of(kind, record), record.get("deleted") is True, text,
-                *(_column(record.get(name)) for name in columns(kind)))
-    return row
+    version = version_of(kind, record)
+    stored = [_column(record.get(name)) for name in columns(kind)]
+    stored.append(base_of(record.get(BASE), version))
+    return (key, version, record.get("deleted") is True, text, *stored)
+
+
+def base_of(value: object, version: int) -> int | str | None:
+    """What a line of this version was based on: a version, JSON of several, the one it replaced first, or None.
+
+    Nothing can be based on what is no older than itself: whatever else stands there says nothing.
+    """
+    if value is None:
+        return None
+    if isinstance(value, list):
+        bases = [base for base in value if _is_stamp(base) and base < version]
+        return f"[{','.join(map(str, bases))}]" if bases else None
+    return value if isinstance(value, int) and _is_stamp(value) and value < version else None
+
+
+def _is_stamp(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_STAMP
 
 
 def parse_object(text: str) -> dict[str, object]:
@@ -158,7 +179,9 @@ def bulk_indexer(kind: Kind) -> "Callable[[Sequence[bytes]], list[Row | BadLineE
         version = record.updated_at
         if version is None:
             version = max(0, 0, *(getattr(record, name) or 0 for name in others))
-        return (key, version, record.deleted, text.strip(_TRIM), *stored(record))
+        base = record.base_at
+        return (key, version, record.deleted, text.strip(_TRIM), *stored(record),
+                None if base is None else base_of(base, version))
 
     return lambda lines: list(map(row, lines))
 
@@ -183,7 +206,7 @@ def _index_struct(kind: Kind) -> type:
         "Index",
         [(kind.key, Annotated[str, msgspec.Meta(min_length=1)]),
          *((name, stamp | None if name.endswith("_at") else str | None, None) for name in names),
-         ("deleted", bool, False)],
+         (BASE, stamp | list | None, None), ("deleted", bool, False)],
         gc=False)
 
 

@@ -30,7 +30,7 @@ def bring_level(
         reports = sync_logs(paths, cache, sealed, kinds, full=full)
         is_known = hint is not None and hint[0] == outbox.id and all(
             report.mode in {"unchanged", "tail"} for report in reports.values())
-        overlay(cache, outbox, hint[4] if is_known and hint is not None else -1)
+        overlay(paths, cache, outbox, hint[4] if is_known and hint is not None else -1)
         if hint is None or hint[4] // _TRIM_EVERY != outbox.seq // _TRIM_EVERY:
             cache.trim_feed()
         if hint != outbox.hint:
@@ -52,14 +52,35 @@ def sync_logs(paths: Paths, cache: Cache, sealed: "Sealed", kinds: "Iterable[Kin
     return reports
 
 
-def overlay(cache: Cache, outbox: "Outbox", after: int = -1) -> None:
+def overlay(paths: Paths, cache: Cache, outbox: "Outbox", after: int = -1) -> None:
     """Put the lines that wait in the outbox over what the logs say: they were acknowledged. Not those up to `after`."""
     from .jsonl import index_or_error
 
-    for name, line in (entry for frame in outbox.pending if frame.seq > after for entry in frame.entries):
-        row = index_or_error(LOGS[name], line.encode())
-        if isinstance(row, tuple):
-            cache.put_rows(LOGS[name], [row])
+    waiting: dict[str, list[str]] = {}
+    for frame in outbox.pending:
+        for name, line in frame.entries:
+            waiting.setdefault(name, []).append(line)
+            row = index_or_error(LOGS[name], line.encode())
+            if isinstance(row, tuple):
+                if frame.seq > after:
+                    cache.put_rows(LOGS[name], [row])
+                cache.doubt(LOGS[name], [row[0]])  # what came into the log may have been compared without it
+    for name, lines in waiting.items():
+        _examine(paths, cache, LOGS[name], lines)
+
+
+def _examine(paths: Paths, cache: Cache, kind: Kind, waiting: "list[str]") -> None:
+    """Look at records of which lines wait; if the log has changed since it was read, whoever reads it then will."""
+    from .history import examine
+    from .source import Source
+
+    source = Source(paths.file(kind.log))
+    try:
+        point = cache.checkpoint(kind)
+        if point is not None and point.signature == source.signature:
+            examine(cache, kind, source, waiting)
+    finally:
+        source.close()
 
 
 def pending_lines(paths: Paths, log: str) -> list[str]:

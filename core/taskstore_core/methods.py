@@ -179,13 +179,18 @@ def _operation(one: object) -> "Operation":
 
 
 def _list(store: "Store", kind: str, where: "Mapping[str, object] | None" = None, *, order: str | None = None,
-          limit: int | None = None, cursor: str | None = None) -> "Result":
-    items, following = store.find(kind, where, order=order, limit=limit, cursor=cursor)
+          limit: int | None = None, cursor: str | None = None, concurrent: bool = False) -> "Result":
+    items, following = store.find(kind, where, order=order, limit=limit, cursor=cursor, concurrent=concurrent)
     return {"items": [Json(item) for item in items], "cursor": following}
 
 
 def _history(store: "Store", kind: str, id: str) -> "Result":  # noqa: A002
-    return {"items": [Json(line) for line in store.history(kind, id)]}
+    from .concurrent import lost
+    from .jsonl import index_line
+
+    lines = store.history(kind, id)
+    rows = [row for line in lines if (row := index_line(find_kind(kind), line.encode())) is not None]
+    return {"items": [Json(line) for line in lines], "lost": lost(find_kind(kind), rows)}
 
 
 def _sync(store: "Store", *, full: bool = False, wait_ms: int | None = None) -> "Result":
@@ -288,10 +293,12 @@ METHODS: dict[str, Method] = {method.name: method for method in (
            "Lay `set` over a record and answer with its next version.", request=_update),
     Method("record.delete", "kind:string id:string if_updated_at:integer? op:string?", "deleted",
            "Delete a record; answers with its id and the version of its tombstone.", request=_delete),
-    Method("record.list", "kind:string where:object? order:string? limit:integer? cursor:string?", "page",
+    Method("record.list",
+           "kind:string where:object? order:string? limit:integer? cursor:string? concurrent:boolean?", "page",
            "The live records that fit, in order, in pages of `limit`.", _list),
-    Method("record.history", "kind:string id:string", "items",
-           "Every version of a record in the log, oldest first, deletions too.", _history),
+    Method("record.history", "kind:string id:string", "versions",
+           "Every version of a record in the log, oldest first, deletions too. `lost` are the places, from 0, of those"
+           " that lost to another whose writer had not seen them.", _history),
     Method("record.restore", "kind:string id:string version:integer? op:string?", "record",
            "Write an earlier version once more: `version`, or the last before the record was deleted.",
            request=_restore),

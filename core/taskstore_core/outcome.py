@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     State = tuple[Row, ...]
     """The newest version of a record in one file: one row; several where a conflict was left open; none for no line."""
 
-_MARKS = ("op", "op_sum")  # of the write that made a line, not of what it says
+_MARKS = ("base_at", "op", "op_sum")  # of the write that made a line, not of what it says
 
 
 class Outcome:
@@ -73,10 +73,11 @@ def same_content(one: "Row", other: "Row") -> bool:
     """Whether two lines say the same, however they are written and whichever write made them."""
     if one[3] == other[3]:
         return True
-    return one[:3] == other[:3] and _content(one[3]) == _content(other[3])
+    return one[:3] == other[:3] and content(one[3]) == content(other[3])
 
 
-def _content(text: str) -> dict[str, object]:
+def content(text: str) -> dict[str, object]:
+    """What a line says, however it is written and whichever write made it."""
     import json
 
     record: dict[str, object] = json.loads(text, parse_int=_number, parse_float=_number)

@@ -198,7 +198,7 @@ class Passes(Opened):
         try:
             with cache.db:
                 reports = sync_logs(self.paths, cache, {}, KINDS.values())
-                overlay(cache, outbox)
+                overlay(self.paths, cache, outbox)
                 cache.set_hint(outbox.hint)
             return reports
         finally:

@@ -33,19 +33,19 @@ class Query:
 
 
 def build(kind: Kind, where: "Mapping[str, object] | None" = None, order: str | None = None,
-          limit: int | None = None, cursor: str | None = None) -> Query:
+          limit: int | None = None, cursor: str | None = None, *, concurrent: bool = False) -> Query:
     """The query for a list; its rows are (id, order value, raw).
 
     `where` is {field: value}, {field: {operator: value}} or {field: [{operator: value}, …]}, all of which must hold;
-    `order` a field, descending with a leading "-" (default: when a record began). Raises InvalidError for anything
-    that makes no sense.
+    `order` a field, descending with a leading "-" (default: when a record began); `concurrent` for records of which
+    a version lost unseen. Raises InvalidError for anything that makes no sense.
     """
     order = order or kind.started
     descending = order.startswith("-")
     field = order.removeprefix("-")
     parameters: list[Value] = []
     by = _expression(kind, field, parameters)
-    clauses = ["NOT deleted"]
+    clauses = ["NOT deleted", *(["concurrent > ''"] if concurrent else [])]
     for name, condition in (where or {}).items():
         for one in _several(condition):
             clauses += _condition(kind, name, one, parameters)

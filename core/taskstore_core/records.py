@@ -151,7 +151,7 @@ TYPES: dict[str, type[Record]] = {
     record.kind: record for record in (Prd, TaskSpec, Execution, Dependency, Workflow, RepoState)
 }
 
-RESERVED = ("deleted", "op", "op_sum")
+RESERVED = ("deleted", "base_at", "op", "op_sum")
 """Keys of a line that are no fields of its record."""
 
 RecordT = TypeVar("RecordT", bound=Record)

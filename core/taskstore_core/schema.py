@@ -1,14 +1,15 @@
 """The cache's tables, made from the table of kinds.
 
 Each kind has a table `<plural>_rows` (tombstones too, for their versions) and a view `<plural>` of the live
-records with every field as a column, for people who open store.db with an SQL tool. What is indexed is stored;
+records with every field as a column, for people who open store.db with an SQL tool, and `concurrent`, the versions
+that lost (see `concurrent.py`). What is indexed is stored;
 the other columns are read from the raw line when somebody asks for them, so that sync need not decode them.
 """
 
 from .jsonl import columns
 from .kinds import KINDS, Kind
 
-VERSION = 3
+VERSION = 4
 """Of this schema, in `PRAGMA user_version`; a database with another is thrown away and rebuilt."""
 APPLICATION_ID = 0x54534B53  # "TSKS", so that file(1) and we know the database as ours
 
@@ -38,6 +39,9 @@ INSERT INTO epoch VALUES (lower(hex(randomblob(8))));
 """
 
 
+_CONCURRENT = "CREATE INDEX IF NOT EXISTS {0}_concurrent ON {0}_rows(concurrent) WHERE concurrent IS NOT NULL;"
+
+
 def create_statements() -> str:
     """SQL that makes every table, index and view in an empty database."""
     parts = [f"PRAGMA user_version={VERSION}; PRAGMA application_id={APPLICATION_ID};", _COMMON]
@@ -49,12 +53,14 @@ def create_statements() -> str:
 def index_statements(kind: Kind) -> str:
     """SQL that makes the indexes and triggers of one kind; apart, as a rebuild is faster when it makes them last."""
     return "\n".join((*(f"CREATE INDEX IF NOT EXISTS {name} ON {kind.plural}_rows({columns});"
-                        for name, columns in _indexes(kind)), *_triggers(kind).values()))
+                        for name, columns in _indexes(kind)),
+                      _CONCURRENT.format(kind.plural), *_triggers(kind).values()))
 
 
 def drop_index_statements(kind: Kind) -> str:
     """SQL that drops them."""
-    return "\n".join((*(f"DROP INDEX IF EXISTS {name};" for name, _ in _indexes(kind)),
+    return "\n".join((*(f"DROP INDEX IF EXISTS {name};" for name in (
+        *(name for name, _ in _indexes(kind)), f"{kind.plural}_concurrent")),
                       *(f"DROP TRIGGER IF EXISTS {name};" for name in _triggers(kind))))
 
 
@@ -71,10 +77,28 @@ def upsert_statement(kind: Kind, *, newest: bool) -> str:
 
     On equal versions the later call wins. A row that is there is changed in place, so that its indexes stay.
     """
-    names = ("id", "version", "deleted", "raw", *columns(kind))
-    changes = ", ".join(f"{name}=excluded.{name}" for name in names[1:])
-    return (f"INSERT INTO {kind.plural}_rows({', '.join(names)}) VALUES({', '.join('?' * len(names))}) "
-            f"ON CONFLICT(id) DO UPDATE SET {changes}{' WHERE excluded.version >= version' if newest else ''}")
+    names = ("id", "version", "deleted", "raw", *columns(kind), "base")
+    insert = f"INSERT INTO {kind.plural}_rows({', '.join(names)}) VALUES({', '.join('?' * len(names))}) "
+    if not newest:
+        changes = ", ".join(f"{name}=excluded.{name}" for name in names[1:])
+        return f"{insert}ON CONFLICT(id) DO UPDATE SET {changes}, concurrent=NULL"
+    changes = ", ".join(f"{name}=iif(excluded.version >= version, excluded.{name}, {name})" for name in names[1:])
+    return (f"{insert}ON CONFLICT(id) DO UPDATE SET {changes}, concurrent={_doubt(kind)} "
+            f"WHERE excluded.version >= version OR {_may_have_rivals(kind, '')}")
+
+
+def _doubt(kind: Kind) -> str:
+    """SQL for whether a row is to be looked at (''): a line came that does not simply follow the one that is there.
+
+    Only a state that says what it is based on can have rivals, or one that was the first of its record.
+    """
+    return ("CASE WHEN excluded.base = version AND concurrent IS NULL THEN NULL WHEN excluded.raw = raw THEN concurrent"
+            f" WHEN excluded.version >= version AND NOT {_may_have_rivals(kind, 'excluded.')} THEN NULL ELSE '' END")
+
+
+def _may_have_rivals(kind: Kind, row: str) -> str:
+    first = "" if kind.started == "updated_at" else f" OR {row}version IS {row}{kind.started}"
+    return f"({row}base IS NOT NULL{first})"
 
 
 def _indexes(kind: Kind) -> list[tuple[str, str]]:
@@ -114,6 +138,7 @@ def _table(kind: Kind) -> str:
     rest = [name for name in (*kind.fields, *kind.optional_keys) if name not in (*stored, kind.key)]
     lines = ["id TEXT PRIMARY KEY", "version INTEGER NOT NULL", "deleted INTEGER NOT NULL", "raw TEXT NOT NULL"]
     lines += [f"{name} {'INTEGER' if name.endswith('_at') else 'TEXT'}" for name in stored]
+    lines += ["base", "concurrent TEXT"]
     lines += [f"{name} GENERATED ALWAYS AS (json_extract(raw, '$.{name}')) VIRTUAL" for name in rest]
     return f"CREATE TABLE {kind.plural}_rows({', '.join(lines)});"
 
@@ -121,4 +146,5 @@ def _table(kind: Kind) -> str:
 def _view(kind: Kind) -> str:
     names = ", ".join("id AS repo_path" if name == kind.key != "id" else name
                       for name in (*kind.fields, *kind.optional_keys))
-    return f"CREATE VIEW {kind.plural} AS SELECT {names}, raw FROM {kind.plural}_rows WHERE NOT deleted;"  # noqa: S608 - names from our own table
+    names += ", raw, nullif(concurrent, '') AS concurrent"
+    return f"CREATE VIEW {kind.plural} AS SELECT {names} FROM {kind.plural}_rows WHERE NOT deleted;"  # noqa: S608 - names from our own table

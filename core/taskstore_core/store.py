@@ -130,12 +130,13 @@ class Store:
         return versions(cache, kind, self.paths.file(kind.log), key, self._keeper.pending(kind.log))
 
     def find(self, kind: Kind | str, where: "Mapping[str, object] | None" = None, *, order: str | None = None,
-             limit: int | None = None, cursor: str | None = None) -> "tuple[list[str], str | None]":
+             limit: int | None = None, cursor: str | None = None,
+             concurrent: bool = False) -> "tuple[list[str], str | None]":
         """The lines of the live records that fit, and a cursor if `limit` cut the list; see `query.build`."""
         from . import query
 
         kind = _kind(kind)
-        wanted = query.build(kind, where, order, limit, cursor)
+        wanted = query.build(kind, where, order, limit, cursor, concurrent=concurrent)
         rows = self._keeper.read((kind,), lambda cache: list(cache.db.execute(wanted.sql, wanted.parameters)))
         if wanted.limit is None or len(rows) <= wanted.limit:
             return [raw for _, _, raw in rows], None

@@ -2,11 +2,14 @@
 
 Dropped are lines that no reader needs for the state. Everything else stays, byte for byte: what is no record, the
 lines between conflict markers (whoever settles a conflict may take either side away, and must then find what was
-before), and lines whose `op` may be repeated yet. Kept lines stay in their order, so that the state is the same.
+before), lines whose `op` may be repeated yet, and all of a live record of which a version lost that nobody has seen
+(see `concurrent`). Kept lines stay in their order, so that the state is the same.
 """
 
 from .cache import MEMORY_MS, OP_KEY
 from .clock import now_ms
+from .concurrent import noted
+from .kinds import Kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +52,8 @@ class Superseded:
         self.tombstones = tombstones
 
 
-def find(lines: "Sequence[bytes]", rows: "Rows", rule: Rule, spared: "Collection[str]" = ()) -> Superseded:
+def find(kind: Kind, lines: "Sequence[bytes]", rows: "Rows", rule: Rule,
+         spared: "Collection[str]" = ()) -> Superseded:
     """What of a log may go; `rows` is what each of its `lines` says. The tombstones of `spared` ids stay."""
     versions: dict[str, list[tuple[int, Row]]] = {}
     disputed = set(spared)
@@ -68,7 +72,9 @@ def find(lines: "Sequence[bytes]", rows: "Rows", rule: Rule, spared: "Collection
             found.lines.update(number for number, _ in its)
             found.tombstones[key] = its[-1][0]
         else:
-            found.lines.update(number for number, row in its[:-rule.keep] if rule.holds(row))
+            dropped = [number for number, row in its[:-rule.keep] if rule.holds(row)]
+            if dropped and (its[-1][1][2] or noted(kind, [row for _, row in its]) is None):
+                found.lines.update(dropped)
     return found
 
 

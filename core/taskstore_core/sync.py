@@ -13,6 +13,7 @@ import time
 
 from . import chunks, difference, signature
 from .cache import Cache, Checkpoint, Chunk
+from .history import examine
 from .jsonl import BadLineError, index_or_error, indexer
 from .kinds import Kind
 from .source import Source
@@ -57,6 +58,7 @@ def sync_log(cache: Cache, kind: Kind, path: str, *, full: bool = False,
         ours = sealed is not None and source.signature == sealed[1]
         trusted = ours and point is not None and not point.racy and sealed is not None and sealed[0] == point.signature
         report, end = _bring_level(cache, kind, source, point, trusted=trusted)
+        examine(cache, kind, source)
         racy = source.changed() or (not ours and signature.is_racy(source.signature, looked_at))
         cache.set_checkpoint(kind, Checkpoint(source.signature, end.offset, end.lines, racy=racy,
                                               unterminated=end.unterminated))

@@ -70,7 +70,7 @@ class View:
         self.written += view.written
 
     def get(self, kind: Kind, key: str) -> "Known":
-        """(version, deleted, raw line) of an id, tombstones included; None where there never was one."""
+        """What is known of an id, tombstones included; None where there never was one."""
         view: View | None = self
         while view is not None:
             if (kind.name, key) in view.rows:
@@ -94,9 +94,9 @@ class View:
 
     def put(self, kind: Kind, row: "Row") -> Written:
         """Have a line written."""
-        self.rows[kind.name, row[0]] = row[1:4]
+        self.rows[kind.name, row[0]] = known = (*row[1:4], None)
         if kind is SPEC:
-            self.needed.update(needs_of(row[1:4]))
+            self.needed.update(needs_of(known))
         written = Written(kind, row)
         self.written.append(written)
         if self.op is not None:

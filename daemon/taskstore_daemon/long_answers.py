@@ -18,7 +18,8 @@ def cut_list(store: Store, parameters: Mapping[str, Any]) -> str:
     """
     kind = find_kind(parameters["kind"])
     order = parameters.get("order")
-    wanted = query.build(kind, parameters.get("where"), order, parameters.get("limit"), parameters.get("cursor"))
+    wanted = query.build(kind, parameters.get("where"), order, parameters.get("limit"), parameters.get("cursor"),
+                         concurrent=bool(parameters.get("concurrent")))
 
     def take(cache: Cache) -> str:
         items: list[Json] = []

@@ -10,6 +10,7 @@
 
 from taskstore_core import blocks
 from taskstore_core.clock import MAX_STAMP
+from taskstore_core.jsonl import BASE
 from taskstore_core.kinds import Kind
 from taskstore_core.outcome import Outcome, decide, same_content
 from taskstore_core.versions import newest, rank
@@ -87,10 +88,12 @@ class _Merge:
                 self.rivals[key] = outcome.rivals
             elif not _reads_as(merged.get(key), outcome):
                 rows = (*ours.get(key, ()), *theirs.get(key, ()))
-                self.extra.append(self._made_so(key, outcome, rows, merged.get(key)))
+                self.extra.append(self._made_so(key, outcome, rows, merged.get(key), base.get(key, ())))
 
-    def _made_so(self, key: str, outcome: Outcome, rows: "Sequence[Row]", merged: "Row | None") -> str:
+    def _made_so(self, key: str, outcome: Outcome, rows: "Sequence[Row]", merged: "Row | None", base: "State") -> str:
         """A line that is newer than those of both sides, and says what the record came to.
+
+        It is based on what won (and what both sides had), not on what lost: nobody has looked at that yet.
 
         A deletion needs to be newer than the merged lines alone: one that came to be newer than the tombstone of the
         base for another reason would be taken for another deletion by the next merge.
@@ -99,9 +102,13 @@ class _Merge:
 
         beaten = [merged] if outcome.deleted else [*rows, *outcome.state, merged]
         stamp = min(MAX_STAMP, 1 + max(row[1] for row in beaten if row is not None))
+        won = outcome.state[-1][1] if outcome.state else None
+        saw = [won] if won is not None else []
+        saw = [row[1] for row in base[-1:] if won is None or row[1] > won] + saw  # a clock may have been behind
+        mark = {BASE: saw if len(saw) > 1 else saw[0]} if saw else {}
         if outcome.state:
-            return change.restamp(self.kind, outcome.state[-1][3], stamp)
-        return validation.encode(self.kind, {self.kind.key: key, "deleted": True, "updated_at": stamp})
+            return change.restamp(self.kind, outcome.state[-1][3], stamp, mark)
+        return validation.encode(self.kind, {self.kind.key: key, "deleted": True, "updated_at": stamp, **mark})
 
     def _parts(self, marker_size: int) -> "Iterable[bytes]":
         """The merged file in parts."""

@@ -444,9 +444,10 @@ def test_the_views_have_every_field(full: Path) -> None:
     with contextlib.closing(sqlite3.connect(cache_of(full))) as db:
         for plural, names in EVERY.items():
             found = db.execute(f"SELECT * FROM {plural}")  # noqa: S608 - our own names
-            assert tuple(column for column, *_ in found.description) == (*names, "raw")
+            assert tuple(column for column, *_ in found.description) == (*names, "raw", "concurrent")
             expected = [value_of(name, n) for n, name in enumerate(names, 1)]
-            ((*values, raw),) = found.fetchall()
+            ((*values, raw, concurrent),) = found.fetchall()
+            assert concurrent is None
             assert [json.loads(value) if name == "depends_on" else value
                     for name, value in zip(names, values, strict=True)] == expected
             assert list(json.loads(raw).values()) == expected
@@ -472,7 +473,7 @@ def test_other_tools_open_the_cache(full: Path, tool: str) -> None:
             done = subprocess.run([*command, str(cache_of(full)), f"SELECT * FROM {plural}"],  # noqa: S608 - our names
                                   capture_output=True, text=True, check=True)
             (found,) = json.loads(done.stdout)
-            assert tuple(found) == (*names, "raw")
+            assert tuple(found) == (*names, "raw", "concurrent")
             assert found[names[0]] == f"the {names[0]}"
 
 

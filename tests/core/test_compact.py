@@ -228,7 +228,7 @@ def test_a_merge_brings_no_dropped_line_back_and_loses_none_that_was_appended(
     """A line-by-line merge of a compacted log with one that grew has the state of both, and nothing dropped."""
     ours, theirs = [line for line in ours if line not in base], [line for line in theirs if line not in base]
     whole = base + ours
-    gone = find(whole, [jsonl.index_or_error(PRD, line) for line in whole], Rule(keep=keep)).lines
+    gone = find(PRD, whole, [jsonl.index_or_error(PRD, line) for line in whole], Rule(keep=keep)).lines
     compacted = [line for number, line in enumerate(whole) if number not in gone]
     grown = base + theirs
     merged = [line for line in base if line in compacted and line in grown]

@@ -136,7 +136,8 @@ def test_fields_that_nobody_knows(store: Store) -> None:
     resolve(store, "ours")
     last = path.read_bytes().split(b"\n")[-2]
     stamp = json.loads(last)["updated_at"]
-    assert last == b'{"id":"a","title":"y","updated_at":%d,"n":1.50,"big":123456789012345678901234567890}' % stamp
+    assert last == (b'{"id":"a","title":"y","updated_at":%d,"n":1.50,"big":123456789012345678901234567890,"base_at":7}'
+                    % stamp)
 
 
 def test_a_lease_ends_with_what_is_taken(store: Store) -> None:

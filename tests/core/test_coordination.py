@@ -764,7 +764,7 @@ def test_a_request_that_fails_gives_no_lease(store: Store) -> None:
 
 
 KEYS = "abcd"
-VARYING = ("updated_at", "created_at", "token", "op", "op_sum")  # from run to run
+VARYING = ("updated_at", "base_at", "created_at", "token", "op", "op_sum")  # from run to run
 Step = tuple[str, str, str, str]
 
 

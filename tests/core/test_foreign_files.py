@@ -268,7 +268,7 @@ def test_an_update_of_a_foreign_record_keeps_what_we_do_not_know(tmp_path: Path)
         raw = store.apply([Operation("update", KINDS["prd"], {"id": "a", "title": "new"})])[0].raw
         stamp = json.loads(raw)["updated_at"]
         assert raw == (f'{{"id":"a","title":"new","updated_at":{stamp},"status":"draft","zzz":1.10,'
-                       '"b":{"k" : [1e400, "\\u00e9"]},"big":123456789012345678901234567890}')
+                       '"b":{"k" : [1e400, "\\u00e9"]},"big":123456789012345678901234567890,"base_at":5}')
         assert (tmp_path / ".taskstore" / "prds.jsonl").read_text() == f"{line}\n{raw}\n"
 
 

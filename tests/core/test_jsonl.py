@@ -27,7 +27,7 @@ WORKFLOW = KINDS["workflow"]
 REPO = KINDS["repo_state"]
 
 A = '{"id":"a","created_at":5,"updated_at":7,"status":"draft"}'
-A_ROW = ("a", 7, False, A, "draft", 5)
+A_ROW = ("a", 7, False, A, "draft", 5, None)
 
 
 def indexed(kind: Kind, line: bytes | str) -> "Row":
@@ -158,7 +158,7 @@ def test_an_id_may_be_any_other_text(key: str) -> None:
 def test_the_key_of_a_repo_state_is_its_path() -> None:
     """A repo_state needs no id; its row's key is repo_path."""
     line = '{"repo_path":"/r","last_synced_commit":"c","updated_at":9}'
-    assert indexed(REPO, line) == ("/r", 9, False, line)
+    assert indexed(REPO, line) == ("/r", 9, False, line, None)
     assert why_bad(REPO, '{"id":"a","updated_at":9}') == "no usable 'repo_path'"
 
 
@@ -219,7 +219,7 @@ def test_a_stamp_that_is_no_part_of_the_version_may_be_anything() -> None:
 def test_numbers_of_any_size_in_other_fields_are_kept_as_written(digits: str) -> None:
     """A number that no 64-bit integer and no double holds is bytes of the raw line, not a reason to refuse it."""
     line = f'{{"id":"a","updated_at":1,"x":{digits},"review_passes":{digits}}}'
-    assert indexed(PRD, line) == ("a", 1, False, line, None, None)
+    assert indexed(PRD, line) == ("a", 1, False, line, None, None, None)
 
 
 # Deletion, columns, fields nobody knows
@@ -242,10 +242,11 @@ def test_only_true_deletes(value: str, *, deleted: bool) -> None:
     (REPO, ()),
 ])
 def test_the_columns_of_a_row(kind: Kind, names: tuple[str, ...]) -> None:
-    """A row ends in what is indexed and in when the record began, in this order."""
+    """A row ends in what is indexed, in when the record began and in what the line was based on, in this order."""
     assert columns(kind) == names
     values = {name: 4 if name.endswith("_at") else f"the {name}" for name in names}
-    assert indexed(kind, json.dumps({kind.key: "a", "updated_at": 9, **values}))[4:] == tuple(values.values())
+    line = json.dumps({kind.key: "a", "updated_at": 9, **values, "base_at": 8})
+    assert indexed(kind, line)[4:] == (*values.values(), 8)
 
 
 @pytest.mark.parametrize(("value", "column"), [
@@ -255,13 +256,13 @@ def test_the_columns_of_a_row(kind: Kind, names: tuple[str, ...]) -> None:
 def test_a_value_of_another_type_is_no_column(value: str, column: str | int | None) -> None:
     """What SQLite cannot hold as text or integer is left out of the column and kept in the line."""
     line = f'{{"id":"a","updated_at":1,"status":{value}}}'
-    assert indexed(PRD, line) == ("a", 1, False, line, column, None)
+    assert indexed(PRD, line) == ("a", 1, False, line, column, None, None)
 
 
 def test_unknown_fields_stay_in_the_line() -> None:
     """Fields that no kind has are no reason to refuse a line and stand in its text as they were."""
     line = '{"zzz":{"deep":[1,{"x":null}]},"id":"a","updated_at":1,"op":"o-1","Status":"x","status ":"y"}'
-    assert indexed(PRD, line) == ("a", 1, False, line, None, None)
+    assert indexed(PRD, line) == ("a", 1, False, line, None, None, None)
 
 
 @pytest.mark.parametrize(("line", "row"), [
@@ -282,7 +283,7 @@ def test_of_duplicate_keys_the_last_counts(line: str, row: tuple[str, int, bool]
 def test_old_workflow_lines_are_records() -> None:
     """A workflow line with "version" and "content" in the place of awl_code is indexed like any other."""
     line = '{"id":"w","name":"n","version":"1.0","content":"steps","created_at":1,"updated_at":2}'
-    assert indexed(WORKFLOW, line) == ("w", 2, False, line, "n", 1)
+    assert indexed(WORKFLOW, line) == ("w", 2, False, line, "n", 1, None)
 
 
 # Nesting
@@ -340,7 +341,7 @@ NUMBERS = st.one_of(
 WORDS = st.sampled_from(["true", "false", "null", "True", "tru", "nul", "", "[]", "{}", "[", "]", "{", "}", "[1,]",
                          '{"a":1,}', "[1 2]", '{"a" 1}', "{1:2}", "//", "/**/1", "\u2028", "\x00"])
 SPACES = st.sampled_from(["", "", "", "", " ", "\t", "\r", "\n", "\x0b", "\u00a0", "\ufeff"])
-NAMES = sorted({name for kind in KINDS.values() for name in (kind.key, *kind.versions, *columns(kind))})
+NAMES = sorted({name for kind in KINDS.values() for name in (kind.key, *kind.versions, *columns(kind), "base_at")})
 KEYS = st.one_of(
     st.sampled_from([*NAMES, "deleted", "deleted", "op", "zzz", "id", "id", "updated_at"]).map(json.dumps),
     st.sampled_from(['"\\u0069d"', '"i\\u0064"', '"ID"', '"id "', '""', '"\\ud800"', '"updated\\u005fat"', "id"]),
@@ -417,10 +418,11 @@ def disagreements(kind: Kind, lines: list[bytes]) -> list[tuple[bytes, str, str]
 def test_the_bulk_indexer_agrees_on_odd_values(name: str) -> None:
     """Both readers say the same of each odd value in each field they look at, in one they skip and as the id."""
     kind = KINDS[name]
-    fields = (*kind.versions, *columns(kind), "deleted", "zzz", kind.key, "\\u0075pdated_at")
+    fields = (*kind.versions, *columns(kind), "deleted", "base_at", "zzz", kind.key, "\\u0075pdated_at")
     values = ("1e400", "01", "-0", "1.0", "1e3", "9" * 25, "9" * 5000, '"\\ud800"', '"\\u0000"', '""', "true", "null",
               "NaN", "[NaN]", "[01]", '["\\udc00"]', '{"\\ud800":1}', '"\x01"', str(2**53 + 1), "[" * 600 + "]" * 600,
-              "[" * 400 + "]" * 400, '"\\ud83d\\ude00"', "9007199254740993.0", '"\x85"', '"\x7f"', '"\\u001f"')
+              "[" * 400 + "]" * 400, '"\\ud83d\\ude00"', "9007199254740993.0",
+              "[-1,0,1,2]", "[0,-1]", "[true,0.0,null,[0]]", "[]", "0", "-7", '"\x85"', '"\x7f"', '"\\u001f"')
     lines = [f'{{"{kind.key}":"a","updated_at":1,"{field}":{value}}}'.encode() for field in fields for value in values]
     assert disagreements(kind, lines) == []
 

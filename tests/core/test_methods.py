@@ -51,16 +51,19 @@ EXAMPLES: dict[str, Fields] = {
 WITH_TOKEN = {"task_spec.heartbeat", "task_spec.complete", "task_spec.fail", "task_spec.release"}
 ANSWERS: dict[str, set[str]] = {
     "record.create": {*KINDS["prd"].fields}, "record.get": {*KINDS["prd"].fields},
-    "record.update": {*KINDS["prd"].fields}, "record.delete": {"id", "updated_at"}, "record.list": {"items", "cursor"},
-    "record.history": {"items"}, "record.restore": {*KINDS["prd"].fields}, "store.apply": set(),
+    "record.update": {*KINDS["prd"].fields, "base_at"}, "record.delete": {"id", "updated_at"},
+    "record.list": {"items", "cursor"},
+    "record.history": {"items", "lost"}, "record.restore": {*KINDS["prd"].fields, "base_at"}, "store.apply": set(),
     "store.sync": {"kinds", "parsed", "changed", "flushed", "took_ms"}, "store.stats": {"store", "repository", "kinds"},
     "store.check": {"problems", "left"}, "store.resolve_conflicts": {"conflicts", "logs", "left"},
     "store.recover": {"lines", "left"}, "store.compact": {"kinds", "lines", "bytes", "dry_run", "took_ms"},
     "task_spec.ready": {"items"},
-    "task_spec.claim": {*KINDS["task_spec"].fields, "token"}, "task_spec.heartbeat": {"id", "by", "expires_at"},
-    "task_spec.complete": {*KINDS["task_spec"].fields, "unblocked"}, "task_spec.fail": {*KINDS["task_spec"].fields},
-    "task_spec.release": {*KINDS["task_spec"].fields},
-    "dependency.resolve": {*KINDS["dependency"].fields, "updated_at"},
+    "task_spec.claim": {*KINDS["task_spec"].fields, "base_at", "token"},
+    "task_spec.heartbeat": {"id", "by", "expires_at"},
+    "task_spec.complete": {*KINDS["task_spec"].fields, "base_at", "unblocked"},
+    "task_spec.fail": {*KINDS["task_spec"].fields, "base_at"},
+    "task_spec.release": {*KINDS["task_spec"].fields, "base_at"},
+    "dependency.resolve": {*KINDS["dependency"].fields, "updated_at", "base_at"},
     "dependency.wait": {*KINDS["dependency"].fields},
 }
 OF_TYPE: Fields = {"string": "x", "integer": 1, "boolean": True, "object": {"a": 1}, "array": [1]}

@@ -22,7 +22,7 @@ from taskstore_core.jsonl import index_line, version_of
 from taskstore_core.kinds import KINDS, LOGS, Kind, find_kind
 
 Fields = dict[str, Any]
-Known = tuple[int, bool, str]
+Known = tuple[int, bool, str, str | None]
 
 NOW = 1_700_000_000_000
 FUTURE = NOW + 86_400_000
@@ -101,7 +101,7 @@ def known_of(name: str, line: str) -> Known:
     """What the store knows of an id whose newest line is this."""
     row = index_line(KINDS[name], line.encode())
     assert row is not None
-    return row[1], bool(row[2]), row[3]
+    return row[1], bool(row[2]), row[3], None
 
 
 def raw_of(line: str) -> dict[str, bytes]:
@@ -275,7 +275,7 @@ def test_taken_id(name: str) -> None:
 def test_created_again(name: str, version: int) -> None:
     """A deleted id is created again as a version that beats its tombstone, whatever the clock says."""
     key = KINDS[name].key
-    line = create(name, least(name), (version, True, f'{{"{key}":"x","deleted":true,"updated_at":{version}}}'))
+    line = create(name, least(name), (version, True, f'{{"{key}":"x","deleted":true,"updated_at":{version}}}', None))
     stamp = max(NOW, version + 1)
     assert json.loads(line)["updated_at"] == stamp
     assert version_of(KINDS[name], json.loads(line)) == stamp
@@ -285,7 +285,7 @@ def test_created_again(name: str, version: int) -> None:
 
 def test_dependency_created_again_with_an_old_stamp() -> None:
     """A re-created dependency carries `updated_at`, so that it beats its tombstone with any `created_at`."""
-    line = create("dependency", least("dependency", created_at=1), (FUTURE, True, "{}"))
+    line = create("dependency", least("dependency", created_at=1), (FUTURE, True, "{}", None))
     assert list(json.loads(line))[-1] == "updated_at"
     assert known_of("dependency", line)[0] == FUTURE + 1
 
@@ -527,7 +527,7 @@ def test_any_json_survives(extra: Fields) -> None:
 def test_stamp_of_an_update(name: str, version: int) -> None:
     """An update is stamped later than what it follows and than the clock, and its caller has no say in it."""
     line = create(name, least(name))
-    new = update(name, line, {"z": 1, "updated_at": 5}, known=(version, False, line))
+    new = update(name, line, {"z": 1, "updated_at": 5}, known=(version, False, line, None))
     assert json.loads(new)["updated_at"] == max(NOW, version + 1)
     assert known_of(name, new)[0] == max(NOW, version + 1)
 
@@ -535,10 +535,10 @@ def test_stamp_of_an_update(name: str, version: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("version", [NOW - 1, FUTURE])
 def test_tombstone(name: str, version: int) -> None:
-    """A deletion is a tombstone of three keys, stamped later than what it deletes."""
+    """A deletion is a tombstone that names what it deletes, and is stamped later."""
     key = KINDS[name].key
-    row = change.delete(KINDS[name], "x", (version, False, "{}"), None)
-    assert json.loads(row[3]) == {key: "x", "deleted": True, "updated_at": max(NOW, version + 1)}
+    row = change.delete(KINDS[name], "x", (version, False, "{}", None), None)
+    assert json.loads(row[3]) == {key: "x", "deleted": True, "updated_at": max(NOW, version + 1), "base_at": version}
     assert row[:3] == ("x", max(NOW, version + 1), 1)
 
 
@@ -546,10 +546,10 @@ def test_tombstone(name: str, version: int) -> None:
 def test_end_of_the_range(name: str) -> None:
     """Where the version is the largest there can be, nothing follows it, and the error says so."""
     line = create(name, least(name))
-    known = (MAX_STAMP, False, line)
+    known = (MAX_STAMP, False, line, None)
     for attempt in (lambda: update(name, line, {"z": 1}, known=known),
                     lambda: change.delete(KINDS[name], "x", known, None),
-                    lambda: create(name, least(name), (MAX_STAMP, True, "{}"))):
+                    lambda: create(name, least(name), (MAX_STAMP, True, "{}", None))):
         with pytest.raises(InvalidError, match="largest possible") as caught:
             attempt()
         assert caught.value.field == "updated_at"
@@ -570,7 +570,7 @@ def test_expected_version(name: str) -> None:
     assert change.delete(KINDS[name], "x", known, NOW)[2] == 1
 
 
-@pytest.mark.parametrize("known", [None, (NOW, True, '{"id":"x","deleted":true,"updated_at":1}')])
+@pytest.mark.parametrize("known", [None, (NOW, True, '{"id":"x","deleted":true,"updated_at":1}', None)])
 def test_nothing_to_change(known: Known | None) -> None:
     """What never was or was deleted can be neither updated nor deleted, whatever version is expected."""
     for stamp in (None, NOW, 5):
@@ -614,7 +614,7 @@ def test_completion_on_create(status: str, given_: int | None) -> None:
 def test_completion_on_update(before: str, after: str) -> None:
     """Any status may follow any: ending sets `completed_at` to the stamp of the update, going on empties it."""
     line = create("execution", least("execution", status=before))
-    new = json.loads(update("execution", line, {"status": after}, known=(FUTURE, False, line)))
+    new = json.loads(update("execution", line, {"status": after}, known=(FUTURE, False, line, None)))
     assert new["status"] == after
     assert new["completed_at"] == (FUTURE + 1 if after in ENDED else None)
     other = json.loads(update("execution", line, {"status": after, "completed_at": 77}))
@@ -753,7 +753,7 @@ def test_old_workflow_line() -> None:
     assert workflow.extra == {"version": "1.0", "content": "awl"}
     both = records.from_line(records.Workflow, line[:-1] + ',"awl_code":"new"}')
     assert both.awl_code == "new"
-    new = change.update(KINDS["workflow"], "w", {"description": "d"}, (2, False, line), None)[3]
+    new = change.update(KINDS["workflow"], "w", {"description": "d"}, (2, False, line, None), None)[3]
     assert raw_of(new)["content"] == b'"awl"'
     assert raw_of(new)["version"] == b'"1.0"'
     assert records.from_line(records.Workflow, new).awl_code == "awl"
@@ -796,9 +796,9 @@ def test_import_keeps_stamps(name: str) -> None:
     assert row is not None
     assert json.loads(row[3]) == fields
     assert row[1] == 5
-    assert change.bring_in(kind, fields, (5, False, row[3])) is None
-    assert change.bring_in(kind, fields, (6, True, "{}")) is None
-    assert change.bring_in(kind, fields, (4, False, "{}")) == row
+    assert change.bring_in(kind, fields, (5, False, row[3], None)) is None
+    assert change.bring_in(kind, fields, (6, True, "{}", None)) is None
+    assert change.bring_in(kind, fields, (4, False, "{}", None)) == row
 
 
 @pytest.mark.parametrize(("fields", "field"), [

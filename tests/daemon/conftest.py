@@ -6,10 +6,9 @@ The client is a socket and lines of JSON, nothing of ours, so that what is teste
 import contextlib
 import json
 import os
-import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -21,6 +20,9 @@ from taskstore_core.paths import discover
 from taskstore_core.sockets import socket_path
 from taskstore_daemon import listener
 from taskstore_daemon.server import Server
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 class RpcError(Exception):

@@ -81,7 +81,9 @@ _RECORDS = (
             description="Deletes one record, or without ID those whose ids stand in the JSON objects of --file or"
                         " --stdin, all of them or none. `restore` brings them back.",
             examples=("delete ts ts-1", "delete ts --stdin < old.jsonl")),
-    Command("history", "history:history", "list the versions of a record, deletions too", _KIND, _ID),
+    Command("history", "history:history", "list the versions of a record, deletions too", _KIND, _ID,
+            description="Lists every version of a record, oldest first, with what it changed, and says of which ones"
+                        " lost to another whose writer had not seen them (--json: `lost` has their places)."),
     Command("restore", "history:restore", "bring back a deleted record or an earlier version",
             _KIND, Argument("ID", "word", "its id"),
             Argument("--version", "number", "the version to go back to, as `history` lists them", metavar="N"), _OP,
@@ -91,8 +93,10 @@ _RECORDS = (
 )
 _LISTS = (
     Command("list", "lists:list_records", "list records of a kind", _KIND, *_LIST,
+            Argument("--concurrent", "flag", "only records that two changed without seeing one another's, so that one"
+                                             " version lost, and nobody has changed since; see `history`"),
             examples=("list ts --where status=pending --order=-updated_at --limit 20",
-                      "list execution --where 'iteration_count>=10' --json")),
+                      "list execution --where 'iteration_count>=10' --json", "list ts --concurrent")),
     Command("list-prds", "lists:list_prds", "list PRDs", _STATUS),
     Command("list-task-specs", "lists:list_task_specs", "list the task specs of a PRD",
             Argument("PRD_ID", "word", "the PRD's id, or enough of its beginning"), _STATUS),

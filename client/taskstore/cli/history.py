@@ -10,20 +10,27 @@ from .ids import history_of
 from .lists import write_items
 from .opening import connect
 from .table import print_table
-from .text import ago, visible, write_json
-from .versions import Version, describe, read
+from .text import ago, visible, word_of_shell, write_json
+from .versions import Version, describe, read, seen_by
 
 
 def history(arguments: Arguments) -> int:
-    """Print a line for each version, oldest first: its number, when it was written, what it did."""
+    """Print a line for each version, oldest first: its number, when it was written, what it did, whether it lost."""
     kind = find_kind(arguments.text("KIND"))
     with connect(arguments) as store:
-        _, lines = history_of(store, kind, arguments.text("ID"))
-    if not write_items(arguments, {"items": lines}):
-        versions = read(kind, lines)
-        rows = [[str(after.stamp), ago(after.stamp), describe(kind, before, after)]
-                for before, after in zip([None, *versions], versions, strict=False)]
-        print_table(("VERSION", "WHEN", "WHAT IT DID"), rows, right=("VERSION",))
+        key, answer = history_of(store, kind, arguments.text("ID"))
+    if write_items(arguments, answer):
+        return 0
+    versions, lost = read(kind, answer["items"]), set(answer["lost"])
+    rows = []
+    for place, version in enumerate(versions):
+        did = describe(kind, seen_by(versions, place), version)
+        did = f"lost to a concurrent one: {did}" if place in lost else did
+        rows.append([str(version.stamp), ago(version.stamp), did])
+    print_table(("VERSION", "WHEN", "WHAT IT DID"), rows, right=("VERSION",))
+    if lost:
+        sys.stderr.write(f"to bring back what lost: taskstore restore {kind.name} {word_of_shell(key)}"
+                         f" --version {versions[max(lost)].stamp}\n")
     return 0
 
 
@@ -32,13 +39,13 @@ def restore(arguments: Arguments) -> int:
     kind = find_kind(arguments.text("KIND"))
     wanted = arguments.number("version")
     with connect(arguments) as store:
-        key, lines = history_of(store, kind, arguments.text("ID"))
+        key, answer = history_of(store, kind, arguments.text("ID"))
         record = store.call("record.restore", {
             "kind": kind.name, "id": key, "version": wanted, "op": arguments.option("op")})
     if arguments.json:
         write_json(record)
     else:
-        stamp = wanted if wanted is not None else _last_live(kind, read(kind, lines))
+        stamp = wanted if wanted is not None else _last_live(kind, read(kind, answer["items"]))
         sys.stdout.write(f"{kind.title} {visible(key)} is as it was at version {stamp}, written {ago(stamp)}\n")
     return 0
 

@@ -41,10 +41,10 @@ def call_of(store: "Opened", method: str, kind: Kind, word: str,
     return store.call(method, {"id": key, **parameters})
 
 
-def history_of(store: "Opened", kind: Kind, word: str) -> "tuple[str, list[Json]]":
-    """The id of a record, live or deleted, and its versions, oldest first; raises NotFoundError."""
+def history_of(store: "Opened", kind: Kind, word: str) -> "tuple[str, dict[str, Any]]":
+    """The id of a record, live or deleted, and what record.history answers about it; raises NotFoundError."""
     try:
-        return word, list(store.call("record.history", {"kind": kind.name, "id": word})["items"])
+        return word, store.call("record.history", {"kind": kind.name, "id": word})
     except NotFoundError:
         key = find_record(store, kind, word)[0]
-    return key, list(store.call("record.history", {"kind": kind.name, "id": key})["items"])
+    return key, store.call("record.history", {"kind": kind.name, "id": key})

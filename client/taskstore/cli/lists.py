@@ -38,7 +38,8 @@ def list_records(arguments: Arguments) -> int:
     """`list KIND`."""
     kind = find_kind(arguments.text("KIND"))
     return _list(arguments, kind, where_of(kind, arguments), order=arguments.option("order"),
-                 limit=arguments.number("limit"), cursor=arguments.option("cursor"))
+                 limit=arguments.number("limit"), cursor=arguments.option("cursor"),
+                 concurrent=arguments.flag("concurrent") or None)
 
 
 def where_of(kind: Kind, arguments: Arguments) -> "dict[str, object]":
@@ -73,7 +74,7 @@ def _status(arguments: Arguments) -> dict[str, object]:
 
 
 def _list(arguments: Arguments, kind: Kind, where: "Mapping[str, object]",
-          **paging: "str | int | None") -> int:
+          **paging: "str | int | bool | None") -> int:
     with connect(arguments) as store:
         answer = fetch(store, {"kind": kind.name, "where": {**where}, **paging})
     items, following = answer["items"], answer["cursor"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _TAB = "\t"
 LONG = ("description", "content", "awl_code", "payload", "error_message")
 """Fields that may hold many lines."""
-UNSHOWN = ("deleted", "op", "op_sum")
+UNSHOWN = ("deleted", "base_at", "op", "op_sum")
 """Keys of a line that say how it was written, and nothing of the record."""
 
 

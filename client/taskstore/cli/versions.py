@@ -1,6 +1,6 @@
 """What changed from one version of a record to the next, in words for a table."""
 
-from taskstore_core.jsonl import version_of
+from taskstore_core.jsonl import BASE, version_of
 from taskstore_core.kinds import Kind
 
 from .decode import decoder, fields
@@ -18,10 +18,12 @@ Fields = dict[str, object]
 class Version:
     """A version: its stamp, whether it is a deletion, and its fields."""
 
-    __slots__ = ("deleted", "fields", "stamp")
+    __slots__ = ("base", "deleted", "fields", "stamp")
 
     def __init__(self, kind: Kind, record: Fields) -> None:
         self.stamp = version_of(kind, record)
+        base = record.get(BASE)
+        self.base = base[0] if isinstance(base, list) and base else base  # the stamp of the version that it replaced
         self.deleted = record.get("deleted") is True
         self.fields = shown_fields(kind, record)
 
@@ -32,8 +34,15 @@ def read(kind: Kind, lines: "Sequence[str]") -> list[Version]:
     return [Version(kind, fields(connection, line)) for line in lines]
 
 
+def seen_by(versions: "Sequence[Version]", place: int) -> Version | None:
+    """The version that the one at `place` was made from: the one that it names, or the one before it."""
+    before = versions[:place]
+    named = (version for version in reversed(before) if version.stamp == versions[place].base)
+    return next(named, before[-1] if before else None)
+
+
 def describe(kind: Kind, before: Version | None, after: Version) -> str:
-    """What a version did, by the one before it."""
+    """What a version did, by the one that it was made from."""
     if after.deleted:
         return "deleted"
     if before is None or before.deleted:

@@ -21,7 +21,7 @@ _shtab_taskstore_commands() {
     export:'Prints {"kind":…,"record":…} a line, or for one KIND its records as they stand'
     fail:'End a claim: the task spec has failed.'
     heartbeat:'Holds a claimed task spec for --lease-ms from now. Nothing is written to the'
-    history:'List the versions of a record, deletions too.'
+    history:'Lists every version of a record, oldest first, with what it changed, and says'
     import:'Imports each record under its own id and times, all of them or none. Importing'
     init:'Makes a store, or what is missing of one, and inside git does what'
     install-hooks:'Installs, for this clone, what is missing of: the hooks pre-commit,'
@@ -294,6 +294,7 @@ _shtab_taskstore_list_options=(
   "--order[sort by a field, descending with a leading \'-\']:FIELD:"
   "--limit[print at most N records]:N:"
   "--cursor[go on behind a page that --limit cut]:CURSOR:"
+  "--concurrent[only records that two changed without seeing one another\'s, so that one version lost, and nobody has changed since\; see \`history\`]"
   "--store[use the store in DIR instead of the repository\'s]:DIR:"
   "--json[print JSON\: the record, or \{\"items\"\: \[\…\]\}]"
   "--jsonl[print one JSON record a line]"
