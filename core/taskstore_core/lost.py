@@ -81,6 +81,23 @@ def among(paths: Paths, found: "Collection[Lost]",
     return there
 
 
+def standing(paths: Paths, found: "Collection[Lost]") -> set[Lost]:
+    """Those whose lines stand in their logs again. Each log is read once."""
+    def ask(_: Paths, log: str, lines: "Collection[str]") -> set[str]:
+        there = _lines(paths, log)
+        return {line for line in lines if line.encode() in there}
+
+    return among(paths, found, ask)
+
+
+def _lines(paths: Paths, log: str) -> set[bytes]:
+    source = Source(paths.file(log))
+    try:
+        return set(source.read(0, source.size).split(b"\n"))
+    finally:
+        source.close()
+
+
 def _appended(paths: Paths) -> list[Appended]:
     """What was put into the logs, but for what is on its way there again."""
     outbox = Outbox(paths.local("outbox"), writable=False)
@@ -93,16 +110,11 @@ def _appended(paths: Paths) -> list[Appended]:
 
 def _absent(paths: Paths, log: str, lines: dict[str, Appended]) -> list[Lost]:
     kind = LOGS[log]
-    source = Source(paths.file(log))
-    try:
-        data = source.read(0, source.size)
-    finally:
-        source.close()
-    there = set(data.split(b"\n"))
+    there = _lines(paths, log)
     missing = [one for line, one in lines.items() if line.encode() not in there]
     if not missing:
         return []
-    versions = {row[:2] for row in indexer(kind, len(data))(list(there)) if isinstance(row, tuple)}
+    versions = {row[:2] for row in indexer(kind, sum(map(len, there)))(list(there)) if isinstance(row, tuple)}
     rows = ((one, index_or_error(kind, one.line.encode())) for one in missing)
     return [Lost(kind, row, one.at, one.line) for one, row in rows
             if isinstance(row, tuple) and row[:2] not in versions]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .lost import Lost
+    from .paths import Paths
     from .request import Result
     from .store import Store
     from .view import View
@@ -38,7 +39,7 @@ def recover(store: "Store", ids: "Sequence[object] | None" = None, *, everything
     found = _find(store)
     chosen = found if everything else _chosen(found, ids or ())
     if chosen:
-        store.run(Recovery(chosen))
+        store.run(Recovery(store.paths, chosen))
         store.flush(_WAIT_S)
         for one in chosen:
             one.recovered = True
@@ -50,18 +51,16 @@ class Recovery(Request):
 
     name = "recover"
 
-    def __init__(self, lines: "Sequence[Lost]") -> None:
+    def __init__(self, paths: "Paths", lines: "Sequence[Lost]") -> None:
         super().__init__()
+        self._paths = paths
         self._lines = lines
 
     def decide(self, view: "View") -> "Result":
         """Have the lines written. Raises InvalidError where task specs would wait for one another in a circle."""
-        there: dict[tuple[str, str], set[str]] = {}
+        there = lost.standing(self._paths, self._lines)
         for one in self._lines:
-            key = (one.kind.name, one.key)
-            if key not in there:
-                there[key] = set(view.versions(one.kind, one.key))
-            if one.row[3] in there[key]:
+            if one in there:
                 continue
             known = view.get(one.kind, one.key)
             if known is None or one.row[1] >= known[0]:

@@ -163,7 +163,7 @@ STEPS = [
     ("list_task_specs", given("p", status="failed")),
     ("list_executions", given("n2")),
     ("stats", given()),
-    ("check", given()), ("resolve_conflicts", given()),
+    ("check", given()), ("resolve_conflicts", given()), ("recover", given()), ("recover", given("none")),
     ("sync", given(full=True)),
 ]
 FLEETING = re.compile(r"\b1\d{12}\b|'[0-9a-f]{16}'|'took_ms': [\d.]+")

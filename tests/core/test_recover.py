@@ -203,7 +203,7 @@ def test_what_is_written_anew_is_not_lost(site: Site, git: Git) -> None:
         throw_away(store, site, git)
         (one,) = lines.absent(store)
         (site.root / ".git" / "index.lock").touch()
-        store.run(Recovery([one]))
+        store.run(Recovery(store.paths, [one]))
         assert site.lines() == []
         assert lines.absent(store) == []
 
