@@ -6,7 +6,6 @@ git holds. There: git has taken charge of it (a stash, another branch). Nowhere:
 anew. What is older stays as it is, since `git checkout -- FILE` and `git reset --hard` are a person's will.
 """
 
-import os
 
 from .jsonl import index_or_error
 from .kinds import LOGS
@@ -65,7 +64,7 @@ def restore(paths: Paths, outbox: Outbox, quiet: Quiet, changed: "Collection[str
     if paths.git_dir is None or (noted is None and not changed):
         return
     stamp = quiet.stamp()
-    missing = _missing(paths, outbox, changed, noted)
+    missing, is_away = _missing(paths, outbox, changed, noted)
     if missing:
         if verdict is None or verdict.stamp != stamp or not verdict.asked.issuperset((m.log, m.line) for m in missing):
             raise SwallowedError(missing, stamp)
@@ -73,12 +72,16 @@ def restore(paths: Paths, outbox: Outbox, quiet: Quiet, changed: "Collection[str
         if lost:
             outbox.append([list(lost)])
         outbox.mark_settled(missing)
-    if all(os.path.exists(paths.file(log)) for log in LOGS):  # one that is gone with a branch may come back
+    if not is_away:  # else it is looked at when it is back
         quiet.forget()
 
 
-def _missing(paths: Paths, outbox: Outbox, changed: "Collection[str]", noted: int | None) -> "list[Appended]":
-    """The lines that were appended shortly before a log was replaced, or git seen at work, and are not there."""
+def _missing(paths: Paths, outbox: Outbox, changed: "Collection[str]", noted: int | None,
+             ) -> "tuple[list[Appended], bool]":
+    """The lines that were appended shortly before a log was replaced, or git seen at work, and are not there.
+
+    And whether such a line's log is gone, with a branch most likely.
+    """
     from .appended import appended_since
 
     sources = {log: Source(paths.file(log)) for log in (LOGS if noted is not None else changed)}
@@ -88,7 +91,8 @@ def _missing(paths: Paths, outbox: Outbox, changed: "Collection[str]", noted: in
         for one in appended_since(outbox, min(times) - SLACK_MS):
             if one.log in sources:
                 by_log.setdefault(one.log, []).append(one)
-        return [one for log, those in by_log.items() for one in _absent(sources[log], those)]
+        return ([one for log, those in by_log.items() for one in _absent(sources[log], those)],
+                any(sources[log].signature == MISSING for log in by_log))
     finally:
         for source in sources.values():
             source.close()

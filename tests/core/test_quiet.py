@@ -294,6 +294,17 @@ def test_a_log_that_is_away_for_long(site: Site, git: Callable[..., str]) -> Non
     assert logged(site) == ["p1"]
 
 
+def test_a_log_that_there_never_was(site: Site, git: Callable[..., str]) -> None:
+    """A log that is missing, as that of repo states in a new clone, keeps nobody waiting."""
+    git("checkout", "-q", "--detach")
+    site.log("repo_state").unlink()
+    with site.open() as store:
+        create(store, "p1")
+        assert store.flush(LONG_S)
+    assert logged(site) == ["p1"]
+    assert not (site.private / "busy").exists()
+
+
 def test_git_at_work_between_look_and_append(site: Site, git: Callable[..., str],
                                              monkeypatch: pytest.MonkeyPatch) -> None:
     """Where git was at work after it was asked, it is asked again: it may have taken charge of the line since."""
