@@ -112,6 +112,7 @@ def test_git_clean_under_an_open_store(tmp_path: Path) -> None:
             writer = (store, other)[n % 2]
             count = COUNT + n
             writer.apply([Operation("import", PRD, json.loads(line(count)))])
+            assert writer.flush(60)
             assert right(other, count + 1)
             assert right(store, count + 1)
             assert is_sound(cache_of(root))
@@ -415,7 +416,7 @@ EVERY = {
     "dependencies": ("id", "from_exec_id", "to_exec_id", "dependency_type", "created_at", "resolved_at", "payload",
                      "updated_at"),
     "workflows": ("id", "name", "description", "awl_code", "created_at", "updated_at"),
-    "repo_state": ("repo_path", "last_synced_commit", "updated_at"),
+    "repo_state": ("repo_path", "last_synced_commit", "updated_at", "branch"),
 }
 
 

@@ -68,7 +68,7 @@ EXPECTED = {
         "workflows.jsonl", "id name description awl_code created_at updated_at", least={"id": "x", "name": "N"}),
     "repo_state": Expected(
         "repo_state.jsonl", "repo_path last_synced_commit updated_at",
-        least={"repo_path": "/r", "last_synced_commit": "c0ffee"}),
+        least={"repo_path": "/r", "last_synced_commit": "c0ffee"}, optional="branch", options="branch"),
 }
 NAMES = list(EXPECTED)
 
@@ -286,7 +286,7 @@ def test_created_again(name: str, version: int) -> None:
 def test_dependency_created_again_with_an_old_stamp() -> None:
     """A re-created dependency carries `updated_at`, so that it beats its tombstone with any `created_at`."""
     line = create("dependency", least("dependency", created_at=1), (FUTURE, True, "{}", None))
-    assert list(json.loads(line))[-1] == "updated_at"
+    assert list(json.loads(line))[-2:] == ["updated_at", "base_at"]
     assert known_of("dependency", line)[0] == FUTURE + 1
 
 
@@ -339,7 +339,7 @@ def test_right_values(name: str) -> None:
     values: list[tuple[str, object]] = [
         *((field, value) for field, most in expected.limits.items() for value in (0, most) if field != "updated_at"),
         *((field, word) for field, words in expected.enums.items() for word in words),
-        *((field, None) for field in expected.options if field != "updated_at")]
+        *((field, None) for field in expected.options if field not in expected.optional)]  # those are left out instead
     line = create(name, least(name))
     for field, value in values:
         assert json.loads(create(name, least(name, **{field: value})))[field] == value
@@ -448,8 +448,9 @@ def test_size(field: str, char: str) -> None:
     filling = char * (room // width) + "x" * (room % width)
     line = create("prd", least("prd", **{field: filling}))
     assert len(line.encode()) == 4 << 20
-    for error in refused("prd", {field: f"{filling}x"}):
-        assert "4194305 bytes" in error.message
+    based = len(f',"base_at":{NOW}')
+    for error, more in zip(refused("prd", {field: f"{filling}x"}), (1, 1 + based), strict=True):
+        assert f"{(4 << 20) + more} bytes" in error.message
         assert "4194304" in error.message
 
 
@@ -487,7 +488,7 @@ def test_unknown_fields_survive_updates(name: str) -> None:
         line = update(name, line, {"note": number})
         raw = raw_of(line)
         assert {field: raw[field].decode().strip() for field in ODD} == ODD
-        assert list(raw)[-len(ODD) - 1:] == [*ODD, "note"]
+        assert list(raw)[-len(ODD) - 2:] == [*ODD, "note", "base_at"]
         assert raw["note"] == b"%d" % number
         index_line(KINDS[name], line.encode())
 
@@ -641,7 +642,7 @@ def test_dependency_is_resolved_by_an_update() -> None:
     """An updated dependency carries `updated_at` behind its other keys, which is its version from then on."""
     line = create("dependency", least("dependency"))
     new = update("dependency", line, {"resolved_at": FUTURE})
-    assert list(json.loads(new)) == [*EXPECTED["dependency"].fields, "updated_at"]
+    assert list(json.loads(new)) == [*EXPECTED["dependency"].fields, "updated_at", "base_at"]
     assert known_of("dependency", new)[0] == NOW + 1
 
 
