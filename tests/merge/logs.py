@@ -12,15 +12,15 @@ from taskstore_merge.merge import Merged, merge
 
 PRD = KINDS["prd"]
 State = dict[str, dict[str, object] | None]
-"""What readers see: a record without its stamp, None for one that is deleted."""
+"""What readers see: a record without its stamp and what belongs to its line, None for one that is deleted."""
 
 
 def line(key: str, version: int, **fields: object) -> bytes:
     return json.dumps({"id": key, "updated_at": version, **fields}, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def gone(key: str, version: int) -> bytes:
-    return line(key, version, deleted=True)
+def gone(key: str, version: int, **fields: object) -> bytes:
+    return line(key, version, deleted=True, **fields)
 
 
 def log(*lines: bytes) -> bytes:
@@ -56,7 +56,7 @@ def _cache() -> Cache:
 
 def _said(raw: str) -> dict[str, object]:
     record: dict[str, object] = json.loads(raw)
-    return {name: value for name, value in record.items() if name not in {"updated_at", "op", "op_sum"}}
+    return {name: value for name, value in record.items() if name not in {"updated_at", "base_at", "op", "op_sum"}}
 
 
 def both(base: bytes, ours: bytes, theirs: bytes, kind: Kind = PRD) -> Merged:

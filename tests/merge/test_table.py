@@ -32,11 +32,12 @@ BASE = log(a(5))
     pytest.param(BASE, log(a(5), gone("a", 8)), log(a(5), a(7, "y")), {"a": None}, [a(5), a(7, "y"), gone("a", 8)],
                  id="deleted in one, edited before in the other"),
     pytest.param(BASE, log(a(5), gone("a", 8)), log(a(5), a(9, "y")), {"a": None},
-                 [a(5), gone("a", 8), a(9, "y"), gone("a", 10)], id="deleted in one, edited later in the other"),
-    pytest.param(BASE, b"", log(a(5), a(9, "y")), {"a": None}, [a(9, "y"), gone("a", 10)],
+                 [a(5), gone("a", 8), a(9, "y"), gone("a", 10, base_at=8)],
+                 id="deleted in one, edited later in the other"),
+    pytest.param(BASE, b"", log(a(5), a(9, "y")), {"a": None}, [a(9, "y"), gone("a", 10, base_at=5)],
                  id="every line removed in one, edited in the other"),
     pytest.param(b"", log(a(7), gone("a", 8)), log(a(9, "y")), {"a": None},
-                 [a(7), gone("a", 8), a(9, "y"), gone("a", 10)], id="deleted in one, no ancestor"),
+                 [a(7), gone("a", 8), a(9, "y"), gone("a", 10, base_at=8)], id="deleted in one, no ancestor"),
     pytest.param(BASE, log(a(5), gone("a", 8)), log(a(5), gone("a", 9)), {"a": None},
                  [a(5), gone("a", 8), gone("a", 9)], id="deleted in both"),
     pytest.param(BASE, log(a(5), gone("a", 8)), b"", {"a": None}, [gone("a", 8)],
@@ -49,7 +50,7 @@ BASE = log(a(5))
     pytest.param(log(a(5), a(4, "w")), log(a(3, "y"), a(4, "w")), log(a(5), a(4, "w"), make("b", 1)),
                  {**said("w"), "b": {"id": "b"}}, [a(4, "w"), make("b", 1), a(3, "y")],
                  id="newest version removed in one, which brings an older one up"),
-    pytest.param(BASE, log(a(3, "y")), log(b" " + a(5)), said("y"), [a(3, "y"), b" " + a(5), a(6, "y")],
+    pytest.param(BASE, log(a(3, "y")), log(b" " + a(5)), said("y"), [a(3, "y"), b" " + a(5), a(6, "y", base_at=[5, 3])],
                  id="modified in one, only written anew in the other"),
     pytest.param(BASE, log(a(5), a(7, "y", n=1)), log(a(5), a(7, "y", n=1).replace(b",", b", ")), said("y", n=1),
                  [a(5), a(7, "y", n=1).replace(b",", b", "), a(7, "y", n=1)],
@@ -65,16 +66,18 @@ BASE = log(a(5))
     pytest.param(log(gone("a", 5)), log(gone("a", 3)), log(gone("a", 5), a(7)), said("x"), [gone("a", 3), a(7)],
                  id="an older tombstone in one, created again in the other"),
     pytest.param(BASE, log(a(5), a(9, "y"), a(9)), log(a(5), make("b", 1)), {**said("x"), "b": {"id": "b"}},
-                 [a(5), make("b", 1), a(9), a(9, "y"), a(10)], id="two lines of one version added in one"),
+                 [a(5), make("b", 1), a(9), a(9, "y"), a(10, base_at=9)], id="two lines of one version added in one"),
     pytest.param(log(a(5), a(5, "y")), log(a(5, "y"), a(5)), log(a(5), a(5, "y"), make("b", 1)),
-                 {**said("x"), "b": {"id": "b"}}, [a(5), a(5, "y"), make("b", 1), a(6)], id="lines put in order"),
+                 {**said("x"), "b": {"id": "b"}}, [a(5), a(5, "y"), make("b", 1), a(6, base_at=5)],
+                 id="lines put in order"),
     pytest.param(log(a(1), a(5)), log(a(5)), log(a(1), a(5), a(7, "y")), said("y"), [a(5), a(7, "y")],
                  id="compacted in one, appended to in the other"),
-    pytest.param(log(a(1), a(5)), log(a(1)), log(a(5)), said("x"), [a(6)], id="each removed what the other kept"),
+    pytest.param(log(a(1), a(5)), log(a(1)), log(a(5)), said("x"), [a(6, base_at=[5, 1])],
+                 id="each removed what the other kept"),
     pytest.param(log(a(5), a(5, "y")), log(a(5), a(5, "y"), a(5)), log(a(5), a(5, "y"), make("b", 1)),
                  {**said("x"), "b": {"id": "b"}}, [a(5), a(5, "y"), make("b", 1), a(5)], id="a line repeated in one"),
     pytest.param(log(a(5)), log(a(5, "y"), a(5)), log(a(5), make("b", 1)), {**said("x"), "b": {"id": "b"}},
-                 [a(5), make("b", 1), a(5, "y"), a(6)], id="a line of the same version put before in one"),
+                 [a(5), make("b", 1), a(5, "y"), a(6, base_at=5)], id="a line of the same version put before in one"),
 ])
 def test_outcome(base: bytes, ours: bytes, theirs: bytes, seen: State, history: list[bytes]) -> None:
     """Readers of the merged log see the outcome, and every line that nobody took out is still in it, in one order."""
@@ -174,12 +177,12 @@ def test_bad_lines_stand_in_order() -> None:
 
 
 def test_unknown_fields() -> None:
-    """A version that has to be written once more keeps every byte of fields that nobody knows."""
+    """A version that has to be written once more keeps every byte of unknown fields, and says what it is based on."""
     odd = (b'{"id":"a","updated_at":3,"title":"y","x":{"n":1.50,"m":[1e2,"\\u00e9"]},'
            b'"big":123456789012345678901234567890}')
     merged = both(BASE, log(odd), log(b" " + a(5)))
     assert lines_of(merged.data)[-1] == odd.replace(b'"updated_at":3,', b"").replace(
-        b'"title":"y",', b'"title":"y","updated_at":6,')
+        b'"title":"y",', b'"title":"y","updated_at":6,')[:-1] + b',"base_at":[5,3]}'
 
 
 def test_line_ends() -> None:
@@ -219,7 +222,7 @@ def test_huge_line() -> None:
     """A line beyond what we would write is merged, and written once more where it must be."""
     huge = a(3, "y" * (5 << 20))
     merged = both(BASE, log(huge), log(b" " + a(5)))
-    assert len(lines_of(merged.data)[-1]) == len(huge)
+    assert len(lines_of(merged.data)[-1]) == len(huge) + len(',"base_at":[5,3]')
     assert state(merged.data) == said("y" * (5 << 20))
 
 
