@@ -483,7 +483,7 @@ class Site:
 
     def _assert_lines(self, kind: str, bad: Sequence[bytes]) -> None:
         lines = [line for line in self.log(kind).read_bytes().split(b"\n") if line and line not in bad]
-        versions = [(record["id"], record.get("updated_at")) for record in map(json.loads, lines)]
+        versions = [(record[KINDS[kind].key], record.get("updated_at")) for record in map(json.loads, lines)]
         assert len(versions) == len(set(versions))
 
 

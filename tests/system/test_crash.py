@@ -218,7 +218,7 @@ print(len(store.find("prd")[0]))
 """) as reader:
         site.await_word(reader, "ready")
         killed = site.run_traced(OPEN + 'ready()\ncreate(store, id="prd-killed")', calls=TRACED,
-                                 inject=["write:signal=KILL:when=1"])
+                                 inject=["write:signal=KILL:when=1"], paths=[site.log()])
         assert killed.killed, killed.err
         assert [json.loads(line)["id"] for line in site.lines()] == ["prd-before"]
         out, err = reader.communicate("\n", timeout=60)
