@@ -193,7 +193,7 @@ def errors() -> "list[type[TaskStoreError]]":
     """Every class of error that a store raises, in the order they are written down; each carries what to tell of it."""
     from .errors import TaskStoreError
 
-    return TaskStoreError.__subclasses__()
+    return [error for error in TaskStoreError.__subclasses__() if error.__module__ == TaskStoreError.__module__]
 
 
 def _kinds_of(method: Method) -> list[str]:
