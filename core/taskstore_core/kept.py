@@ -6,17 +6,21 @@ processes that never fork without exec: a child would share the lock, and hold i
 
 import fcntl
 import os
-import threading
 
-from .log import Log
 from .paths import Paths
 from .quiet import Quiet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .log import Log
 
 
 class KeptLock:
     """The store's lock on a descriptor that stays open, for one pass at a time."""
 
     def __init__(self, path: str) -> None:
+        import threading  # takes 3 ms, of which who only reads need not know
+
         self._path = path
         self._fd = -1
         self._identity = (0, 0)
@@ -63,8 +67,10 @@ class Logs:
         self._keep = keep
         self._kept: dict[str, Log] = {}
 
-    def open(self, name: str) -> Log:
+    def open(self, name: str) -> "Log":
         """The log of this name, created where missing; see `Log` for what is raised."""
+        from .log import Log
+
         kept = self._kept.pop(name, None)
         if kept is not None:
             if kept.is_in_place():
@@ -72,7 +78,7 @@ class Logs:
             kept.close()
         return Log(self._paths.file(name), lambda: not self.quiet.is_busy())
 
-    def done(self, log: Log) -> None:
+    def done(self, log: "Log") -> None:
         """Take back a log that is not needed for the moment."""
         name = os.path.basename(log.path)
         if self._keep and name not in self._kept:

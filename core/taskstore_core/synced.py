@@ -6,18 +6,17 @@ tool had it tracked), which would make the tree dirty with each checkout. It is 
 
 import os
 
-from . import git
 from .clock import next_stamp
 from .errors import TaskStoreError
 from .jsonl import parse_object
 from .kinds import KINDS
-from .log import ReplacedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .cache import Cache
     from .change import Known
     from .drain import Sealed
+    from .git import Head
     from .kept import Logs
     from .paths import Paths
 
@@ -50,6 +49,8 @@ class Synced:
         """
         if self._paths.git_dir is None or not self.key:
             return {}
+        from . import git
+
         self.is_due = git.may_move(self._paths)
         head = git.head(self._paths.git_dir)
         noted = cache.db.execute("SELECT last_synced_commit, branch FROM repo_state WHERE repo_path=?", (self.key,)).get
@@ -63,12 +64,14 @@ class Synced:
 
     def _may_write(self) -> bool:
         """Whether git is not at work, and does not track the file."""
+        from . import git
+
         paths = self._paths
         return (paths.git_dir is not None and not git.is_writing(paths)
                 and not git.is_tracked(paths.file(KIND.log), paths.git_dir))
 
 
-def _line(key: str, fields: dict[str, object], head: git.Head, known: "Known") -> str:
+def _line(key: str, fields: dict[str, object], head: "Head", known: "Known") -> str:
     """The next version of the record; what others have put into it stays, byte for byte."""
     if fields.keys() - _OURS:
         from .change import update  # which imports what a hook has no time for
@@ -90,6 +93,8 @@ def _quoted(text: str) -> str:
 
 
 def _append(logs: "Logs", line: str) -> "Sealed":
+    from .log import ReplacedError
+
     log = logs.open(KIND.log)
     try:
         log.append([line])
