@@ -122,10 +122,10 @@ class Keeper(Passes):
             cache.db.execute("BEGIN IMMEDIATE")
             try:
                 self._bring_level(cache, outbox, lag.sealed, lag.kinds())
-            except BaseException:
-                cache.db.execute("ROLLBACK")
-                raise
-            cache.db.execute("COMMIT")
+                cache.db.execute("COMMIT")
+            finally:
+                if cache.db.in_transaction:
+                    cache.db.execute("ROLLBACK")
         except (*DAMAGED, *UNWRITABLE):
             return False
         self.lag = None
