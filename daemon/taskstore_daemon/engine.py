@@ -1,8 +1,8 @@
-"""The store under trio: reads at once where that is right, writes in groups, one user of the store at a time.
+"""The store under trio: reads at once where that is right, one user of the store at a time, and what is done later.
 
 A read that finds the files as they were is answered on the loop: 10 µs, where a hop to a thread would cost 280. What
-may take long (a sync after git's work, several writes) runs in a thread, and reads wait for it. Everything that is
-waiting to be written when a commit begins shares it: one lock, one append a log, one fdatasync, one transaction.
+may take long (a sync after git's work, many writes) runs in a thread, and reads wait for it. Writes are the
+committer's; what they put off is done here: the cache follows, lines that waited for git are appended, logs synced.
 """
 
 import contextlib
@@ -32,10 +32,6 @@ Fresh = set[object]
 """The kinds that were found fresh since others last had their turn."""
 
 _FLUSH_S = 1.0
-GROUP = 512
-"""Requests in one commit at the most, so that none waits for a very long one."""
-_SMALL = 1 << 16
-"""Bytes of requests that are written on the loop."""
 FEW = 64
 """Requests that are written, and lines that the cache takes in, on the loop."""
 MANY = 4096
@@ -179,9 +175,10 @@ class Engine:
         while True:
             await self._lagging.wait()
             self._lagging = trio.Event()
-            while trio.current_time() < self._written + _PAUSE_S:  # noqa: ASYNC110 - the event is that nothing happens
+            while self.store.lag:
                 await trio.sleep(_PAUSE_S)
-            await self.catch_up()
+                if trio.current_time() >= self._written + _PAUSE_S:
+                    await self.catch_up()
 
     def wrote(self) -> None:
         """Note that something was written."""
