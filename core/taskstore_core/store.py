@@ -338,7 +338,6 @@ class Store:
         """
         return self._keeper.sync(full=full)
 
-
     def compact(self, *, older_than_ms: int | None = None, keep: int | None = None, prune_tombstones: bool = False,
                 dry_run: bool = False) -> dict[str, object]:
         """Drop superseded lines from the logs; see `superseded.Rule` and, also for errors, `compaction.compact`."""

@@ -7,11 +7,10 @@ import pkgutil
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import Site
 
 import taskstore_core
 from taskstore_core import clock as clock_module
@@ -43,22 +42,6 @@ def other(store: Store) -> Iterator[Store]:
     """The same store, opened a second time, as another process would."""
     with Store.open(directory=store.paths.directory) as opened:
         yield opened
-
-
-@pytest.fixture(name="git")
-def fixture_git(site: Site) -> Callable[..., str]:
-    """Runs git in the store's repository; the store is committed."""
-    def run(*words: str) -> str:
-        done = subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e@x", "-c", "init.defaultBranch=main",
-                               *words], cwd=site.root, check=True, capture_output=True, text=True,
-                              env=site.environment)
-        return done.stdout.strip()
-
-    run("symbolic-ref", "HEAD", "refs/heads/main")
-    run("add", ".")
-    run("commit", "-qm", "the store")
-    site.calm()
-    return run
 
 
 class Clocks:

@@ -8,10 +8,6 @@ from pathlib import Path
 import pytest
 from tests.hooks.conftest import HOOKS, NAME, Clone, files_of, record
 
-from taskstore.cli.commands import COMMANDS
-
-NEEDS_MARKERS = pytest.mark.skipif("resolve-conflicts" not in COMMANDS, reason="core looks for no markers yet")
-
 
 def problems(clone: Clone, *words: str, status: int | None = None) -> dict[str, dict[str, object]]:
     """Problems by name."""
@@ -101,7 +97,6 @@ def test_logs_that_git_does_not_know(clone: Clone) -> None:
     assert "untracked_log" not in problems(clone)
 
 
-@NEEDS_MARKERS
 @pytest.mark.parametrize("line", ["<<<<<<< HEAD", "=======", ">>>>>>> theirs"])
 def test_markers_of_a_merge(merged: Clone, line: str) -> None:
     """Markers that a merge as text left in a log are told of."""
