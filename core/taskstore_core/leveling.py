@@ -83,11 +83,11 @@ def _examine(paths: Paths, cache: Cache, kind: Kind, waiting: "list[str]") -> No
         source.close()
 
 
-def pending_lines(paths: Paths, log: str) -> list[str]:
-    """The lines for a log that wait in the outbox, in order. Takes no lock."""
+def pending_lines(paths: Paths, log: str, hint: "Hint | None" = None) -> list[str]:
+    """The lines for a log that wait in the outbox, in order, which is read from where `hint` ends. Takes no lock."""
     from .outbox import Outbox
 
-    outbox = Outbox(paths.local("outbox"), writable=False)
+    outbox = Outbox(paths.local("outbox"), hint, writable=False)
     try:
         return [line for frame in outbox.pending for name, line in frame.entries if name == log]
     finally:

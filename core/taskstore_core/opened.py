@@ -86,7 +86,8 @@ class Opened:
 
     def pending(self, log: str) -> list[str]:
         """The lines for a log that wait in the outbox, in order. Takes no lock."""
-        return pending_lines(self.paths, log)
+        hint = self._cache.hint() if self._cache is not None and self._cache.path else None
+        return pending_lines(self.paths, log, hint)
 
     def look_up(self, name: str, key: str, *, trusted: bool) -> str | None:
         """The line of a live record as the cache has it, or will, if it is level with the kind's log."""
