@@ -18,8 +18,10 @@ _QUIET_S = 0.1
 _SHORTENED = 4
 """The version of an index whose names lack what they share with the one before."""
 _HEX = frozenset("0123456789abcdef")
-_OF_THE_CALLER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY",
-                  "GIT_ALTERNATE_OBJECT_DIRECTORIES")
+_OF_THE_CALLER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY",
+                  "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_CONFIG", "GIT_IMPLICIT_WORK_TREE",
+                  "GIT_INTERNAL_SUPER_PREFIX")
+"""Variables that say which repository is meant. Those that configure git stay: they may be what lets us in."""
 _UNFINISHED = (
     ("MERGE_HEAD", "merge", "git merge --continue"), ("rebase-merge", "rebase", "git rebase --continue"),
     ("rebase-apply", "rebase", "git rebase --continue"),
@@ -176,10 +178,17 @@ def run(*words: str, given: bytes = b"") -> bytes | None:
     """What a git command prints when it is `given` this to read; None where it fails or there is no git."""
     import subprocess
 
-    # A hook is told its caller's index and folder in variables that would win over what is asked for here.
-    environment = {name: value for name, value in os.environ.items() if name not in _OF_THE_CALLER}
     try:
-        done = subprocess.run(["git", *words], input=given, capture_output=True, check=False, env=environment)
+        done = subprocess.run(["git", *words], input=given, capture_output=True, check=False, env=environment())
     except OSError:
         return None
     return None if done.returncode else done.stdout
+
+
+def environment() -> dict[str, str]:
+    """What a git command is run with: ours, without what a hook is told of its caller's index and folder.
+
+    Those variables would win over what is asked for. No command of ours takes a lock that it could do without.
+    """
+    return {name: value for name, value in os.environ.items() if name not in _OF_THE_CALLER} | {
+        "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}

@@ -7,6 +7,7 @@ import os
 import subprocess
 from contextlib import closing
 
+from .git import environment
 from .paths import Paths
 
 TYPE_CHECKING = False
@@ -92,7 +93,7 @@ def _blobs(paths: Paths, names: list[str]) -> list[str]:
 def _contents(paths: Paths, blobs: list[str]) -> "Generator[bytes]":
     """What is in each blob, by one command for all."""
     with subprocess.Popen([*_command(paths), "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL, env=_environment()) as process:
+                          stderr=subprocess.DEVNULL, env=environment()) as process:
         assert process.stdin is not None  # noqa: S101 - both are pipes
         assert process.stdout is not None  # noqa: S101
         try:
@@ -109,13 +110,7 @@ def _command(paths: Paths) -> list[str]:
     return ["git", f"--git-dir={paths.git_dir}", f"--work-tree={paths.worktree}"]
 
 
-def _environment() -> dict[str, str]:
-    """Ours, without what a hook is told by the git that runs it."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {
-        "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-
-
 def _git(paths: Paths, *arguments: str, data: bytes = b"") -> bytes:
     """What a git command says that changes nothing; raises SubprocessError where it fails."""
     return subprocess.run([*_command(paths), *arguments], input=data, capture_output=True, check=True,
-                          env=_environment(), timeout=_PATIENCE_S).stdout
+                          env=environment(), timeout=_PATIENCE_S).stdout

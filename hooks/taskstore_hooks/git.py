@@ -6,11 +6,8 @@ What a hook's environment says of the repository that git is working on is not p
 import os
 
 from taskstore_core.errors import TaskStoreError
+from taskstore_core.git import environment
 
-LOCAL = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY",
-         "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_CONFIG", "GIT_IMPLICIT_WORK_TREE",
-         "GIT_INTERNAL_SUPER_PREFIX")
-"""Variables that say which repository is meant. Those that configure git stay: they may be what lets us in."""
 _PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
@@ -30,10 +27,9 @@ class Git:
         """Exit status, output and errors of a git command; raises GitError where git is not there."""
         import subprocess
 
-        environment = {name: value for name, value in os.environ.items() if name not in LOCAL}
         try:
             done = subprocess.run(["git", "-C", self.folder, *words], capture_output=True, check=False,
-                                  stdin=subprocess.DEVNULL, env={**environment, "LC_ALL": "C"})
+                                  stdin=subprocess.DEVNULL, env=environment())
         except FileNotFoundError:
             raise GitError("git is not on PATH", hint="install it, or taskstore init --no-hooks") from None
         return done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr)
