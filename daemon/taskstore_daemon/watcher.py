@@ -32,7 +32,7 @@ _SLOW_S = 1.0
 _QUICK_S = 0.02  # where there is no inotify: a look costs some 30 µs
 _AGAIN_S = 60.0
 _DEBOUNCE_MS = 20
-_STEP_MS = 5
+_STEP_MS = 3
 
 
 class Watcher:
