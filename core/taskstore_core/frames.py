@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from .jsonl import Row
+
     Entry = tuple[str, str]
     """The name of a log, and one line for it, without its line end."""
 
@@ -30,7 +32,7 @@ _SUM_BYTES = len(',"sum":"00000000"}')
 class Write:
     """A frame that carries lines: `seq` counts up by one, `boot` and `at` tell when it was written."""
 
-    __slots__ = ("at", "boot", "end", "entries", "offset", "seq")
+    __slots__ = ("at", "boot", "end", "entries", "offset", "rows", "seq")
 
     def __init__(self, seq: int, boot: str, at: int, entries: "Sequence[Entry]") -> None:
         self.seq = seq
@@ -38,6 +40,7 @@ class Write:
         self.at = at
         self.entries = entries
         self.offset = self.end = 0  # its bytes in the file, once they stand there
+        self.rows: Sequence[Row | None] | None = None  # of its lines, for whoever has indexed them
 
     def encode(self) -> bytes:
         """The frame's bytes, line end included."""

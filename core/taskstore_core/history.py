@@ -26,13 +26,14 @@ def versions(cache: Cache, kind: Kind, path: str, key: str, pending: "Sequence[s
         rows = list(_rows(kind, {key}, lines))
     finally:
         source.close()
-    return [row[3] for row in sorted(_joined(rows, kind, {key}, pending), key=lambda row: row[1])]
+    waiting = _rows(kind, {key}, (line.encode() for line in pending))
+    return [row[3] for row in sorted(_joined(rows, waiting), key=lambda row: row[1])]
 
 
-def examine(cache: Cache, kind: Kind, source: Source, pending: "Sequence[str]" = ()) -> None:
+def examine(cache: Cache, kind: Kind, source: Source, waiting: "Sequence[Row]" = ()) -> None:
     """Look at the records that are in doubt, and note which versions of theirs lost; inside the caller's transaction.
 
-    `source` is the log that the cache was just made level with, `pending` what waits to be appended to it.
+    `source` is the log that the cache was just made level with, `waiting` the lines that are to be appended to it.
     """
     doubts = cache.in_doubt(kind)
     if not doubts:
@@ -41,14 +42,15 @@ def examine(cache: Cache, kind: Kind, source: Source, pending: "Sequence[str]" =
 
     keys = set(doubts)
     versions: dict[str, list[Row]] = {key: [] for key in doubts}
-    for row in _joined(list(_rows(kind, keys, _lines_of(cache, kind, source, keys))), kind, keys, pending):
+    rows = list(_rows(kind, keys, _lines_of(cache, kind, source, keys)))
+    for row in _joined(rows, (row for row in waiting if row[0] in keys)):
         versions[row[0]].append(row)
     cache.set_concurrent(kind, {key: concurrent.noted(kind, rows) for key, rows in versions.items()})
 
 
-def _joined(rows: "list[Row]", kind: Kind, keys: "Collection[str]", pending: "Sequence[str]") -> "list[Row]":
+def _joined(rows: "list[Row]", waiting: "Iterable[Row]") -> "list[Row]":
     there = {row[3] for row in rows}
-    return rows + [row for row in _rows(kind, keys, (line.encode() for line in pending)) if row[3] not in there]
+    return rows + [row for row in waiting if row[3] not in there]
 
 
 def _rows(kind: Kind, keys: "Collection[str]", lines: "Iterable[bytes]") -> "Iterator[Row]":

@@ -3,14 +3,16 @@
 from .cache import Cache
 from .clock import now_ms
 from .errors import ReadOnlyError
-from .kinds import LOGS, Kind
+from .kinds import KINDS, LOGS, Kind
 from .paths import Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from .drain import Sealed
+    from .frames import Write
+    from .jsonl import Row
     from .ledger import Hint
     from .outbox import Outbox
     from .sync import LogReport
@@ -30,7 +32,11 @@ def bring_level(
         reports = sync_logs(paths, cache, sealed, kinds, full=full)
         is_known = hint is not None and hint[0] == outbox.id and all(
             report.mode in {"unchanged", "tail"} for report in reports.values())
-        overlay(paths, cache, outbox, hint[4] if is_known and hint is not None else -1)
+        if is_known and hint is not None:
+            changed = [KINDS[name] for name, report in reports.items() if report.mode != "unchanged"]
+            overlay(paths, cache, outbox, hint[4], changed)
+        else:
+            overlay(paths, cache, outbox, -1, KINDS.values())
         if hint is None or hint[4] // _TRIM_EVERY != outbox.seq // _TRIM_EVERY:
             cache.trim_feed()
         if hint != outbox.hint:
@@ -52,24 +58,39 @@ def sync_logs(paths: Paths, cache: Cache, sealed: "Sealed", kinds: "Iterable[Kin
     return reports
 
 
-def overlay(paths: Paths, cache: Cache, outbox: "Outbox", after: int = -1) -> None:
-    """Put the lines that wait in the outbox over what the logs say: they were acknowledged. Not those up to `after`."""
-    from .jsonl import index_or_error
+def overlay(paths: Paths, cache: Cache, outbox: "Outbox", after: int, changed: "Collection[Kind]") -> None:
+    """Put the lines that wait in the outbox over what the logs say: they were acknowledged. Not those up to `after`.
 
-    waiting: dict[str, list[str]] = {}
+    `changed` are the kinds whose logs have lines that were compared without those that wait.
+    """
+    waiting: dict[str, list[Row]] = {}
+    new: dict[str, list[Row]] = {}
     for frame in outbox.pending:
-        for name, line in frame.entries:
-            waiting.setdefault(name, []).append(line)
-            row = index_or_error(LOGS[name], line.encode())
-            if isinstance(row, tuple):
+        for (name, _), row in zip(frame.entries, _indexed(frame), strict=True):
+            if row is not None:
+                waiting.setdefault(name, []).append(row)
                 if frame.seq > after:
-                    cache.put_rows(LOGS[name], [row])
-                cache.doubt(LOGS[name], [row[0]])  # what came into the log may have been compared without it
-    for name, lines in waiting.items():
-        _examine(paths, cache, LOGS[name], lines)
+                    new.setdefault(name, []).append(row)
+    for name, rows in waiting.items():
+        kind = LOGS[name]
+        cache.put_rows(kind, new.get(name, []))
+        if kind in changed:
+            cache.doubt(kind, [row[0] for row in rows])
+        if cache.in_doubt(kind):
+            _examine(paths, cache, kind, rows)
 
 
-def _examine(paths: Paths, cache: Cache, kind: Kind, waiting: "list[str]") -> None:
+def _indexed(frame: "Write") -> "Sequence[Row | None]":
+    """The rows of a frame's lines, read once: a frame may wait through hundreds of passes."""
+    if frame.rows is None:
+        from .jsonl import index_or_error
+
+        found = (index_or_error(LOGS[name], line.encode()) for name, line in frame.entries)
+        frame.rows = [row if isinstance(row, tuple) else None for row in found]
+    return frame.rows
+
+
+def _examine(paths: Paths, cache: Cache, kind: Kind, waiting: "Sequence[Row]") -> None:
     """Look at records of which lines wait; if the log has changed since it was read, whoever reads it then will."""
     from .history import examine
     from .source import Source

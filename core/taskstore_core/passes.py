@@ -198,7 +198,7 @@ class Passes(Opened):
         try:
             with cache.db:
                 reports = sync_logs(self.paths, cache, {}, KINDS.values())
-                overlay(self.paths, cache, outbox)
+                overlay(self.paths, cache, outbox, -1, KINDS.values())
                 cache.set_hint(outbox.hint)
             return reports
         finally:
