@@ -55,8 +55,8 @@ class Repository:
         self.run("update-ref", f"refs/heads/{branch}", commit)
 
     def holds(self, line: str) -> bool:
-        """Whether a line is in any version of the log that git has."""
-        found = self.run("log", "--all", "--reflog", "-S", line, "--format=%H", "--", LOG).stdout
+        """Whether a line is in any version of the log that git has, stashes (which are merges, hence -m) too."""
+        found = self.run("log", "--all", "--reflog", "-m", "-S", line, "--format=%H", "--", LOG).stdout
         return bool(found.strip())
 
 
