@@ -41,7 +41,7 @@ class Passes(Opened):
     def __init__(self, paths: Paths, *, resident: bool = False) -> None:
         super().__init__(paths, resident=resident)
         self._verdict: Verdict | None = None
-        self._gives_up = False
+        self._asked = 0  # times that git was asked since the last pass that had its answer, or did without
 
     def sync(self, *, full: bool = False) -> "Reports":
         """Bring the cache level with the logs, or build it anew; in memory where nothing can be written."""
@@ -51,25 +51,27 @@ class Passes(Opened):
             return self._sync_in_memory()
 
     def in_turn(self, work: "Callable[[], T]", wait_s: float = WAIT_S) -> "T":
-        """What `work` gives, done with the lock held; where git must be asked for it, that is done without.
+        """What `work` gives, done with the lock held; where git must be asked for it, that is done without."""
+        while True:
+            try:
+                with self.lock(wait_s):
+                    return work()
+            except SwallowedError as error:
+                self.ask_git(error)
 
-        Where git goes on and on, it is put off: what git may have swallowed is looked for another time.
+    def ask_git(self, error: SwallowedError) -> None:
+        """Ask git about missing lines, for the next pass; with no lock held, as that may take long.
+
+        Where git goes on and on, so that no answer holds until then, that pass does without: they are looked for
+        another time. Raises ReadOnlyError.
         """
-        try:
-            for _ in range(_TRIES):
-                try:
-                    with self.lock(wait_s):
-                        return work()
-                except SwallowedError as error:
-                    self._verdict = self._ask_git(error)
-            self._gives_up = True
+        self._asked += 1
+        if self._asked < _TRIES:
+            self._verdict = self._answer(error)
+        else:
             self.quiet.note()
-            with self.lock(wait_s):
-                return work()
-        finally:
-            self._verdict, self._gives_up = None, False
 
-    def _ask_git(self, error: SwallowedError) -> Verdict | None:
+    def _answer(self, error: SwallowedError) -> Verdict | None:
         """What git says of missing lines; None where another process has asked meanwhile, and knows it by now."""
         path = self.paths.local(_ASKING)
         try:
@@ -133,8 +135,9 @@ class Passes(Opened):
     def _level(self, cache: Cache, *, full: bool) -> "Reports":
         outbox = self._read_outbox(cache)
         if not self.quiet.is_busy():
-            if not self._gives_up:
+            if self._asked < _TRIES:
                 restore(self.paths, outbox, self.quiet, self._changed(cache), self._verdict)
+            self._asked, self._verdict = 0, None
             sealed = self._drain(outbox)
         else:
             sealed = {}

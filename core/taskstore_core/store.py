@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .leases import Leases
     from .leveling import Reports
     from .lock import Lock
+    from .reconcile import SwallowedError
     from .request import Outcome, Request
     from .view import View, Written
 
@@ -222,6 +223,19 @@ class Store:
             self.sync()
         return self._keeper.is_waiting
 
+    def tidy(self) -> None:
+        """Do what was put off while git was at work, if git is quiet now, in one pass.
+
+        Raises BusyError if the lock is not to be had at once, SwallowedError if git must be asked first.
+        """
+        if self._keeper.is_waiting and not self._keeper.quiet.is_busy():
+            with self._keeper.lock(0):
+                self._keeper.level()
+
+    def ask_git(self, error: "SwallowedError") -> None:
+        """Ask git about what a pass has missed, for the next one. Takes long; other threads may use the store."""
+        self._keeper.ask_git(error)
+
     def settle(self) -> None:
         """Fsync the logs that this store wrote to; what cannot be done now is left for later."""
         self._keeper.settle()
@@ -262,14 +276,13 @@ class Store:
 
     # Writing
 
-    def commit(self, requests: "Sequence[Request]", *, wait_s: float = WAIT_S, at_once: bool = False,
-               ) -> "list[Outcome | TaskStoreError]":
+    def commit(self, requests: "Sequence[Request]", *, wait_s: float = WAIT_S) -> "list[Outcome | TaskStoreError]":
         """Carry out requests, each whole or not at all, all with one sync of the disk.
 
         The outcome of each stands at its place. Raises ReadOnlyError where none could be written, BusyError where
         the lock was not to be had within `wait_s`; `commit_locked` has the rest.
         """
-        return self._keeper.in_turn(lambda: self.commit_locked(requests, at_once=at_once), wait_s)
+        return self._keeper.in_turn(lambda: self.commit_locked(requests), wait_s)
 
     def lock(self, wait_s: float = WAIT_S) -> "Lock":
         """The store's lock, for `commit_locked`. It may be taken and let go of in different threads."""
@@ -280,7 +293,7 @@ class Store:
         """What `commit` does, for whoever holds the lock.
 
         Raises BehindError if it is to be done `at_once` and the cache must be brought level for it, SwallowedError if
-        git must be asked first.
+        git must be asked first, which `ask_git` does.
         """
         from . import writer
 

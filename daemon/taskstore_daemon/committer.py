@@ -8,7 +8,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import trio
 
@@ -130,31 +129,49 @@ class Committer:
     def _write_now(self, requests: Sequence[Request]) -> Outcomes | None:
         """The outcomes, or None where something is in the way."""
         try:
-            return self._store.commit(requests, wait_s=0, at_once=True)
+            return self._commit_now(requests, at_once=True)
         except (BehindError, BusyError):
             return None
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits hears of it
             return _failed(error, len(requests))
 
+    def _commit_now(self, requests: Sequence[Request], *, at_once: bool = False) -> Outcomes:
+        with self._store.lock(0):
+            return self._store.commit_locked(requests, at_once=at_once)
+
     async def _commit_next(self) -> None:
-        """Commit what waits. Where another process has the lock, wait for it while others use the store."""
+        """Commit what waits. Where git must be asked first, others use the store meanwhile."""
+        try:
+            if not await self._commit_if_free():
+                await self._commit_when_free()
+        except SwallowedError as error:
+            try:
+                await trio.to_thread.run_sync(self._store.ask_git, error)
+            except TaskStoreError as failure:
+                group = self._queue[:GROUP]
+                self._answer(group, [failure] * len(group))
+
+    async def _commit_if_free(self) -> bool:
+        """Whether it could be done without waiting for another process."""
         try:
             self._engine.alone.acquire_nowait()  # `acquire` would let readers run first, who would find it taken
         except trio.WouldBlock:
             await self._engine.alone.acquire()
-        group = self._queue[:GROUP]
         try:
-            await self._commit(group)
+            await self._commit(self._queue[:GROUP])
         except BusyError:
-            pass
-        else:
-            return
+            return False
         finally:
             self._engine.alone.release()
+        return True
+
+    async def _commit_when_free(self) -> None:
+        """Wait until no other process has the lock, while others use the store, and commit then."""
         lock = self._store.lock()
         try:
             await trio.to_thread.run_sync(lock.__enter__)
         except TaskStoreError as error:
+            group = self._queue[:GROUP]
             self._answer(group, [error] * len(group))
             return
         try:
@@ -169,13 +186,14 @@ class Committer:
             return  # whoever uses the store may need the lock for that, so both begin anew
         try:
             await self._commit(self._queue[:GROUP], locked=True)
-        except SwallowedError:
-            return  # git must be asked, for which the lock is let go of
         finally:
             self._engine.alone.release()
 
     async def _commit(self, group: list[tuple[Request, _Waiting]], *, locked: bool = False) -> None:
-        """Carry out requests and answer them; raises BusyError if somebody else has the lock."""
+        """Carry out requests and answer them.
+
+        Raises BusyError if another process has the lock, SwallowedError if git must be asked first.
+        """
         began = time.perf_counter()
         outcomes: Outcomes
         try:
@@ -195,8 +213,8 @@ class Committer:
             return await trio.to_thread.run_sync(self._store.commit_locked, requests)
         if self._is_quick(len(group), sum(waiting.size for _, waiting in group)):
             with contextlib.suppress(BehindError):
-                return self._store.commit(requests, wait_s=0, at_once=True)
-        return await trio.to_thread.run_sync(partial(self._store.commit, requests, wait_s=0))
+                return self._commit_now(requests, at_once=True)
+        return await trio.to_thread.run_sync(self._commit_now, requests)
 
     def _is_quick(self, count: int, size: int) -> bool:
         """Whether so many requests of `size` bytes may be written on the loop."""

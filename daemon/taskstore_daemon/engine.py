@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from taskstore_core.errors import TaskStoreError
+from taskstore_core.errors import BusyError, TaskStoreError
 from taskstore_core.kinds import Kind
+from taskstore_core.reconcile import SwallowedError
 from taskstore_core.store import Store
 
 from . import memory
@@ -147,7 +148,7 @@ class Engine:
         """Whether every line stands in its log, after waiting for git to be quiet, a second at the most."""
         with trio.move_on_after(_FLUSH_S):
             while self.store.is_waiting:
-                await self._in_thread(lambda store: store.flush(0))
+                await self._tidy()
                 await trio.sleep(_LOOK_S)
             return True
         return False
@@ -163,12 +164,23 @@ class Engine:
             while self.store.is_waiting:
                 await trio.sleep(_LOOK_S)
                 try:
-                    await self._in_thread(lambda store: store.flush(0))
+                    await self._tidy()
                 except TaskStoreError as error:
                     log.debug("lines wait: %s", error.message)
                     await trio.sleep(1)
             self._waiting = trio.Event()
             self.on_change()
+
+    async def _tidy(self) -> None:
+        """Do what was put off, if git is quiet and nobody else is at it: writers do it by the way."""
+        if self.alone.locked():
+            return
+        try:
+            await self._in_thread(Store.tidy)
+        except BusyError:
+            return
+        except SwallowedError as error:
+            await trio.to_thread.run_sync(self.store.ask_git, error)
 
     async def follow(self) -> None:
         """Let the cache follow what was written, whenever nothing has been for a while."""

@@ -10,7 +10,7 @@ import trio
 from tests.daemon.conftest import Client, RpcError, Serving, append, result_of, written_directly
 from trio.testing import wait_all_tasks_blocked
 
-from taskstore_core import rpc, sync
+from taskstore_core import reconcile, rpc, sync
 from taskstore_core.lock import Lock
 from taskstore_core.store import Store
 from taskstore_daemon import committer
@@ -184,20 +184,20 @@ async def test_flush(client: Client) -> None:
 async def test_unexpected_failure(serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch,
                                   caplog: pytest.LogCaptureFixture) -> None:
     """A commit that fails as nobody thought of is answered and logged, on the loop and in a thread; the next works."""
-    real = Store.commit
+    real = Store.commit_locked
 
     def commit(*_: object, **__: object) -> Any:
         raise ZeroDivisionError
 
     await client.create()
     for count in (1, 3):
-        monkeypatch.setattr(Store, "commit", commit)
+        monkeypatch.setattr(Store, "commit_locked", commit)
         with caplog.at_level(logging.ERROR):
             answers = await client.ask(*[create(client) for _ in range(count)])
         assert [answer["error"]["data"]["applied"] for answer in answers] == ["unknown"] * count
         assert "ZeroDivisionError" in caplog.text
         caplog.clear()
-        monkeypatch.setattr(Store, "commit", real)
+        monkeypatch.setattr(Store, "commit_locked", real)
         assert (await client.create(id=f"x{count}"))["id"] == f"x{count}"
     assert len(serving.site.ids()) == 3
 
@@ -240,6 +240,48 @@ async def test_busy(serving: Serving, client: Client) -> None:
         assert float(told["taskstore_oldest_write_seconds"]) > 0
     for number, writer in enumerate(writers):
         assert result_of(await writer.receive())["n"] == number
+
+
+async def test_git_and_others_go_on_and_on(serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write gets through although git is at work again whenever it was asked for missing lines, and others write."""
+    site, store = serving.site, serving.server.engine.store
+    before = site.log().read_bytes()
+    await client.create(id="x")
+    other, real, asked = Lock(os.fspath(site.private / "lock"), 0), store.lock, 0
+    is_held = False
+
+    def lock(wait_s: float = 5.0) -> Lock:
+        """Another process always has the lock when it is wanted at once, and never for long."""
+        nonlocal is_held
+        if is_held and wait_s:
+            other.__exit__(None, None, None)
+        elif not is_held and not wait_s:
+            other.__enter__()
+        is_held = not wait_s
+        return real(wait_s)
+
+    def ask(_: reconcile.SwallowedError, __: object) -> reconcile.Verdict:
+        nonlocal asked
+        asked += 1
+        stamp = site.root.stat().st_mtime_ns - asked * 10**9
+        os.utime(site.root / ".git", ns=(stamp, stamp))
+        return reconcile.Verdict(0, set(), set())
+
+    monkeypatch.setattr(reconcile.SwallowedError, "ask", ask)
+    monkeypatch.setattr(store, "lock", lock)
+    site.calm()
+    beside = site.log().with_suffix(".other")
+    beside.write_bytes(before)
+    beside.replace(site.log())
+    for key in ("y", "z"):
+        await client.create(id=key)
+    monkeypatch.undo()
+    if is_held:
+        other.__exit__(None, None, None)
+    site.calm(forget=False)
+    assert asked
+    found = await client.call("record.list", kind="prd")
+    assert {item["id"] for item in found["items"]} == {"x", "y", "z"}
 
 
 async def test_busy_for_long(serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
