@@ -27,15 +27,23 @@ def appended_since(outbox: Outbox, since: int, *, settled: bool = False) -> list
         return []
     waiting = {write.seq for write in outbox.pending}
     size = _BLOCK
-    while True:
-        is_all = size >= outbox.end
-        writes, undone = _writes(outbox.tail(size), is_all=is_all)
-        if is_all or (writes and writes[0].at < since):
-            break
+    while size < outbox.end and not _begins_before(since, outbox.tail(size)):
         size *= 4
+    writes, undone = _writes(outbox.tail(size), is_all=size >= outbox.end)
     return [Appended(write, number) for write in writes for number in range(len(write.entries))
             if since <= write.at and write.seq <= outbox.applied and write.seq not in waiting
             and f"{write.seq}" not in undone and (settled or f"{write.seq}:{number}" not in undone)]
+
+
+def _begins_before(since: int, data: bytes) -> bool:
+    """Whether the first whole write in the end of an outbox was made before `since`."""
+    for _, _, frame in frames.scan(data[data.find(b"\n") + 1:], 0):
+        match frame:
+            case {"seq": int(), "at": int(at)}:
+                return at < since
+            case _:
+                pass
+    return False
 
 
 def _writes(data: bytes, *, is_all: bool) -> tuple[list[frames.Write], set[str]]:

@@ -14,6 +14,7 @@ The file is filled with zeros ahead of its end. A stretch that is no frame (torn
 its line end; a zero byte ends the scan.
 """
 
+import sys
 import zlib
 
 TYPE_CHECKING = False
@@ -107,10 +108,19 @@ def _seal(body: bytes) -> bytes:
 
 
 def _open(line: bytes) -> dict[str, object] | None:
-    import json
-
     body = line[:-_SUM_BYTES]
     if line[-_SUM_BYTES:] != b',"sum":"%08x"}' % zlib.crc32(body):
         return None
-    frame: dict[str, object] = json.loads(body + b"}")
+    return _decode(body + b"}")
+
+
+def _decode(data: bytes) -> dict[str, object]:
+    """A frame; by msgspec, ten times as fast, if it is loaded: whoever writes has it, and reads thousands at times."""
+    if "msgspec" in sys.modules:
+        import msgspec
+
+        return msgspec.json.decode(data, type=dict[str, object])
+    import json
+
+    frame: dict[str, object] = json.loads(data)
     return frame

@@ -17,7 +17,7 @@ from .source import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from .appended import Appended
 
@@ -46,7 +46,7 @@ class SwallowedError(Exception):
 
 
 class Verdict:
-    """Which missing lines git holds. True while git has not been at work since, which `stamp` tells."""
+    """Which missing lines git holds, and which it does not: the latter only until it is at work again (`stamp`)."""
 
     def __init__(self, stamp: int, asked: set[tuple[str, str]], found: set[tuple[str, str]]) -> None:
         self.stamp = stamp
@@ -65,12 +65,15 @@ def restore(paths: Paths, outbox: Outbox, quiet: Quiet, changed: "Collection[str
         return
     stamp = quiet.stamp()
     missing, is_away = _missing(paths, outbox, changed, noted)
+    if verdict is not None:  # what git was found to hold it has taken charge of, whatever it has done since
+        held = [one for one in missing if (one.log, one.line) in verdict.found]
+        if held:
+            outbox.mark_settled(held)
+        missing = [one for one in missing if (one.log, one.line) not in verdict.found]
     if missing:
         if verdict is None or verdict.stamp != stamp or not verdict.asked.issuperset((m.log, m.line) for m in missing):
             raise SwallowedError(missing, stamp)
-        lost = dict.fromkeys((one.log, one.line) for one in missing if (one.log, one.line) not in verdict.found)
-        if lost:
-            outbox.append([list(lost)])
+        outbox.append([list(dict.fromkeys((one.log, one.line) for one in missing))])
         outbox.mark_settled(missing)
     if not is_away:  # else it is looked at when it is back
         quiet.forget()
@@ -107,24 +110,24 @@ def _absent(source: Source, those: "list[Appended]") -> "list[Appended]":
     if not left:
         return []
     data = source.read(0, source.size)
-    return [one for one in (_not_in(data, left) if near else left) if not _was_edited(data, one)]
+    absent = _not_in(data, left) if near else left
+    edited = _edited(data, absent)
+    return [one for one in absent if one.line not in edited]
 
 
-def _was_edited(data: bytes, one: "Appended") -> bool:
-    """Whether the log has another line for the same version of the same record: somebody changed it where it stood."""
-    import json
-
-    kind = LOGS[one.log]
-    ours = index_or_error(kind, one.line.encode())
-    if not isinstance(ours, tuple):
-        return False
-    key = json.dumps(ours[0], ensure_ascii=False).encode()
-    for line in data.split(b"\n"):
-        if key in line:
-            row = index_or_error(kind, line)
-            if isinstance(row, tuple) and row[:2] == ours[:2]:
-                return True
-    return False
+def _edited(data: bytes, those: "Sequence[Appended]") -> set[str]:
+    """The lines of which a log has another for the same version of the same record: changed where they stood."""
+    rows = {one.line: index_or_error(LOGS[one.log], one.line.encode()) for one in those}
+    wanted = {row[:2]: line for line, row in rows.items() if isinstance(row, tuple)}
+    if not wanted:
+        return set()
+    kind = LOGS[those[0].log]
+    words = {key.encode() for key, _ in wanted}
+    if any(b'"' in word or b"\\" in word or not word.isascii() for word in words):  # written in one of several ways
+        words.clear()
+    found = (index_or_error(kind, line) for line in data.split(b"\n")
+             if not (words and words.isdisjoint(line.split(b'"'))))
+    return {wanted[row[:2]] for row in found if isinstance(row, tuple) and row[:2] in wanted}
 
 
 def _not_in(data: bytes, those: "list[Appended]") -> "list[Appended]":
