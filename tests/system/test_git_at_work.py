@@ -78,7 +78,8 @@ def stash(git: Repository, _: int) -> None:
 def rebase(git: Repository, _: int) -> None:
     git.run("commit", "-qm", "mine", "--allow-empty")
     git.commit_beside("other")
-    git.try_to("rebase", "-q", "--autostash", "other")
+    if not git.try_to("rebase", "-q", "--autostash", "other"):
+        git.run("rebase", "--abort")  # which brings back what was put aside
 
 
 def refused_merge(git: Repository, _: int) -> None:
