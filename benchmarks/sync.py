@@ -57,7 +57,8 @@ def floor(lines: list[str], path: str) -> None:
     decoded = list(map(msgspec.json.Decoder(Index).decode, lines))
     with cache.db:
         cache.db.execute(schema.drop_index_statements(KIND))
-        cache.db.executemany(f"INSERT INTO {KIND.plural}_rows VALUES(?,?,?,?,?,?,?,?)", (
+        columns = "id, version, deleted, raw, status, prd_id, assigned_to, created_at"
+        cache.db.executemany(f"INSERT INTO {KIND.plural}_rows({columns}) VALUES(?,?,?,?,?,?,?,?)", (
             (row.id, row.updated_at, 0, text, row.status, row.prd_id, row.assigned_to, row.created_at)
             for row, text in zip(decoded, lines, strict=True)))
         cache.db.execute(schema.index_statements(KIND))
