@@ -17,7 +17,7 @@ from .source import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from .appended import Appended
 
@@ -81,7 +81,7 @@ def restore(paths: Paths, outbox: Outbox, quiet: Quiet, changed: "Collection[str
 
 def _missing(paths: Paths, outbox: Outbox, changed: "Collection[str]", noted: int | None,
              ) -> "tuple[list[Appended], bool]":
-    """The lines that were appended shortly before a log was replaced, or git seen at work, and are not there.
+    """The lines that were appended shortly before their log was replaced, or git seen at work, and are not there.
 
     And whether such a line's log is gone, with a branch most likely.
     """
@@ -89,16 +89,28 @@ def _missing(paths: Paths, outbox: Outbox, changed: "Collection[str]", noted: in
 
     sources = {log: Source(paths.file(log)) for log in (LOGS if noted is not None else changed)}
     try:
-        times = [sources[log].signature[4] // 1_000_000 for log in changed] + ([] if noted is None else [noted])
+        since = _since(sources, changed, noted)
         by_log: dict[str, list[Appended]] = {}
-        for one in appended_since(outbox, min(times) - SLACK_MS):
-            if one.log in sources:
+        for one in appended_since(outbox, min(since.values())) if since else []:
+            if one.log in since and one.at >= since[one.log]:
                 by_log.setdefault(one.log, []).append(one)
         return ([one for log, those in by_log.items() for one in _absent(sources[log], those)],
                 any(sources[log].signature == MISSING for log in by_log))
     finally:
         for source in sources.values():
             source.close()
+
+
+def _since(sources: "Mapping[str, Source]", changed: "Collection[str]", noted: int | None) -> dict[str, int]:
+    """From when on the lines of each log may be missing, in Unix ms; nothing is known of when a log went."""
+    since: dict[str, int] = {}
+    for log, source in sources.items():
+        times = [noted] if noted is not None else []
+        if log in changed and source.signature != MISSING:
+            times.append(source.signature[4] // 1_000_000)
+        if times:
+            since[log] = min(times) - SLACK_MS
+    return since
 
 
 def _absent(source: Source, those: "list[Appended]") -> "list[Appended]":

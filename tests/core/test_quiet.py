@@ -14,6 +14,7 @@ from taskstore_core.batch import Operation
 from taskstore_core.kinds import KINDS
 from taskstore_core.paths import discover
 from taskstore_core.quiet import PATIENCE_MS, QUIET_MS, Quiet
+from taskstore_core.source import Source
 from taskstore_core.store import Store
 
 PRD = KINDS["prd"]
@@ -239,6 +240,33 @@ def test_a_line_that_a_person_threw_away_stays_away(site: Site, git: Callable[..
     with site.open() as store:
         create(store, "p1")
         git("checkout", "--", ".taskstore/prds.jsonl")
+        site.calm()
+        assert ids(store) == set()
+        assert store.flush(LONG_S)
+    assert logged(site) == []
+
+
+@pytest.mark.parametrize("is_away", [True, False])
+def test_what_befell_another_log_brings_nothing_back(site: Site, git: Callable[..., str], is_away: bool,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a person threw away long after it was written stays away, whenever another log went or was replaced."""
+    with site.open() as store:
+        create(store, "p1")
+        monkeypatch.setattr(reconcile, "SLACK_MS", -3_600_000)  # as if it had been an hour ago
+        git("checkout", "--", ".taskstore/prds.jsonl")
+        other = site.log("workflow")
+        if is_away:
+            other.unlink()
+        else:  # before the line was written, and nobody has looked since
+            replace(other, b"\n")
+            look = Source.__init__
+
+            def old(source: Source, path: str) -> None:
+                look(source, path)
+                if path == str(other):
+                    source.signature = (*source.signature[:4], source.signature[4] - 2 * 3600 * 10**9)
+
+            monkeypatch.setattr(Source, "__init__", old)
         site.calm()
         assert ids(store) == set()
         assert store.flush(LONG_S)
