@@ -7,8 +7,8 @@ anew. What is older stays as it is, since `git checkout -- FILE` and `git reset 
 """
 
 
-from .jsonl import index_or_error
-from .kinds import LOGS
+from .jsonl import index_or_error, indexer
+from .kinds import LOGS, Kind
 from .outbox import Outbox
 from .paths import Paths
 from .quiet import Quiet
@@ -17,7 +17,7 @@ from .source import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     from .appended import Appended
 
@@ -122,24 +122,34 @@ def _absent(source: Source, those: "list[Appended]") -> "list[Appended]":
     if not left:
         return []
     data = source.read(0, source.size)
-    absent = _not_in(data, left) if near else left
-    edited = _edited(data, absent)
-    return [one for one in absent if one.line not in edited]
+    if near:
+        left = _not_in(data, left)
+    edited = _edited(data, left)
+    return [one for one in left if one not in edited]
 
 
-def _edited(data: bytes, those: "Sequence[Appended]") -> set[str]:
-    """The lines of which a log has another for the same version of the same record: changed where they stood."""
-    rows = {one.line: index_or_error(LOGS[one.log], one.line.encode()) for one in those}
-    wanted = {row[:2]: line for line, row in rows.items() if isinstance(row, tuple)}
-    if not wanted:
+def _edited(data: bytes, those: "list[Appended]") -> "set[Appended]":
+    """Those for whose version of their record the log has another line: somebody changed it where it stood."""
+    if not those:
         return set()
     kind = LOGS[those[0].log]
-    words = {key.encode() for key, _ in wanted}
-    if any(b'"' in word or b"\\" in word or not word.isascii() for word in words):  # written in one of several ways
-        words.clear()
-    found = (index_or_error(kind, line) for line in data.split(b"\n")
-             if not (words and words.isdisjoint(line.split(b'"'))))
-    return {wanted[row[:2]] for row in found if isinstance(row, tuple) and row[:2] in wanted}
+    rows = {one: index_or_error(kind, one.line.encode()) for one in those}
+    versions = {one: row[:2] for one, row in rows.items() if isinstance(row, tuple)}
+    lines = _likely(kind, data.split(b"\n"), {key for key, _ in versions.values()})
+    there = {row[:2] for row in indexer(kind, sum(map(len, lines)))(lines) if isinstance(row, tuple)}
+    return {one for one, version in versions.items() if version in there}
+
+
+def _likely(kind: Kind, lines: list[bytes], ids: "Collection[str]") -> list[bytes]:
+    """The lines that may be of these records, told by how they begin; one that does not begin as ours do may always be.
+
+    An id that somebody may have written with a backslash cannot be told so: then every line may be.
+    """
+    if any('"' in key or "\\" in key or not key.isprintable() or not key.isascii() for key in ids):
+        return lines
+    prefix, wanted = b'{"%s":"' % kind.key.encode(), {key.encode() for key in ids}
+    start = len(prefix)
+    return [line for line in lines if line[start:line.find(b'"', start)] in wanted or not line.startswith(prefix)]
 
 
 def _not_in(data: bytes, those: "list[Appended]") -> "list[Appended]":

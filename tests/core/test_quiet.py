@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import Site
@@ -283,6 +284,51 @@ def test_a_line_that_a_person_edited(site: Site, git: Callable[..., str]) -> Non
         site.log().write_bytes(site.log().read_bytes().replace(b'"t"', b'"edited"'))
         assert json.loads(store.get(PRD, "p1"))["title"] == "edited"
     assert logged(site) == ["p1"]
+
+
+@pytest.mark.parametrize("written", [
+    '{"id":"%s","title":"edited"', '{"title":"edited","id":"%s"', '{"id": "%s","title":"edited"'])
+@pytest.mark.parametrize(("count", "name"), [
+    (3, "p"), (60, "p"), (3, 'quoted"'), (3, "back\\slash"), (3, "h\u00fct,te")])
+def test_lines_that_a_person_edited_beside_others(
+        site: Site, git: Callable[..., str], count: int, name: str, written: str) -> None:
+    """The same for several lines at once, of which one was swallowed, however they are written."""
+    assert git("status", "--porcelain") == ""
+    site.calm()
+    with site.open() as store:
+        store.apply([Operation("create", PRD, {"id": f"{name}{number}", "title": "t"}) for number in range(count)])
+        lines = site.lines()[1:]
+        for number, line in enumerate(lines):
+            key = line[len(b'{"id":"'):line.index(b'","title')]
+            lines[number] = line.replace(b'{"id":"%s","title":"t"' % key, written.encode() % key)
+        replace(site.log(), b"".join(line + b"\n" for line in lines))
+        assert json.loads(store.get(PRD, f"{name}1"))["title"] == "edited"
+        assert json.loads(store.get(PRD, f"{name}0"))["title"] == "t"
+    assert logged(site) == [f"{name}{number}" for number in (*range(1, count), 0)]
+
+
+def test_a_log_is_gone_through_once_for_all_that_is_missing(site: Site, git: Callable[..., str],
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stash may take thousands of lines away at once, and the lock is held while they are looked for."""
+    read = Source.read
+    walks: list[int] = []
+
+    class Walked(bytes):
+        def split(self, *words: Any) -> list[bytes]:
+            walks[-1] += 1
+            return super().split(*words)
+
+    monkeypatch.setattr(Source, "read", lambda source, start, end: Walked(read(source, start, end)))
+    for count in (30, 300):
+        with site.open() as store:
+            store.apply([Operation("create", PRD, {"id": f"p{number}", "title": "t"}) for number in range(count)])
+            git("stash")
+            site.calm()
+            walks.append(0)
+            assert ids(store) == set()
+            git("stash", "drop")
+            site.calm()
+    assert walks[0] == walks[1]
 
 
 def test_swallowed_while_git_is_seen_at_work(site: Site, git: Callable[..., str]) -> None:
