@@ -73,7 +73,7 @@ def overlay(paths: Paths, cache: Cache, outbox: "Outbox", after: int, changed: "
                     new.setdefault(name, []).append(row)
     for name, rows in waiting.items():
         kind = LOGS[name]
-        cache.put_rows(kind, new.get(name, []))
+        cache.put_rows(kind, rows if kind in changed else new.get(name, []))  # of equal versions the later line counts
         if kind in changed:
             cache.doubt(kind, [row[0] for row in rows])
         if cache.in_doubt(kind):

@@ -129,6 +129,20 @@ def test_what_waits_outlives_a_rebuild(site: Site, git: Callable[..., str]) -> N
         assert "p1" in ids(store)
 
 
+def test_what_waits_lies_over_a_line_of_the_same_version(site: Site, lock: Path) -> None:
+    """Of equal versions the later line counts, and what waits will be the later one, whoever read it before."""
+    with site.open() as store:
+        create(store, "p1")
+        line = store.get(PRD, "p1")
+        with site.log().open("a") as log:
+            log.write(line.replace('"t"', '"other"') + "\n")
+        assert store.get(PRD, "p1") == line
+        lock.unlink()
+        assert store.flush(LONG_S)
+        assert store.get(PRD, "p1") == line
+    assert logged(site) == ["p1", "p1"]
+
+
 def test_a_lock_that_a_crash_left(site: Site, lock: Path) -> None:
     """A lock that has been there for half a minute keeps nobody waiting."""
     long_ago = time.time() - PATIENCE_MS / 1000 - 1
