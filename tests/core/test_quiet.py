@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -228,6 +229,26 @@ def test_a_line_in_a_stash_is_gits(site: Site, git: Callable[..., str]) -> None:
         assert ids(store) == {"p1"}
         assert store.flush(LONG_S)
     assert logged(site) == ["p1"]
+
+
+def test_a_stash_in_a_partial_clone_that_is_offline(site: Site, git: Callable[..., str], tmp_path: Path) -> None:
+    """Where git lacks what other branches have of a log, and cannot fetch it, it says what it has all the same."""
+    for branch in ("early", "late"):
+        git("checkout", "-qb", branch, "main")
+        site.log().write_text(f'{{"id":"{branch}","title":"t","updated_at":1}}\n')
+        git("commit", "-qam", branch)
+    git("checkout", "-q", "main")
+    git("config", "uploadpack.allowFilter", "true")
+    git("clone", "-q", "--filter=blob:none", f"file://{site.root}", os.fspath(tmp_path / "clone"))
+    site.root.rename(tmp_path / "away")
+    clone = Site(tmp_path / "clone")
+    clone.calm()
+    with clone.open() as store:
+        create(store, "p1")
+        subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e@x", "stash"], cwd=clone.root, check=True)
+        clone.calm()
+        assert ids(store) == set()
+    assert logged(clone) == []
 
 
 @pytest.mark.parametrize("staged", [False, True])
