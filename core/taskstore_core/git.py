@@ -174,6 +174,16 @@ def versions_elsewhere(path: str) -> "Iterable[bytes] | None":
     return None if None in held else [content for content in held if content is not None]
 
 
+def is_kept_out(path: str, git_dir: str) -> bool:
+    """Whether git tracks the file at `path` and a sparse checkout keeps it out of the worktree."""
+    if not os.path.exists(f"{git_dir}/info/sparse-checkout"):
+        return False
+    folder, name = os.path.split(path)
+    worktree, store = os.path.split(folder)
+    listed = run("-C", worktree, f"--git-dir={git_dir}", "ls-files", "-t", "--", f"{store}/{name}")
+    return (listed or b"").startswith(b"S ")
+
+
 def run(*words: str, given: bytes = b"") -> bytes | None:
     """What a git command prints when it is `given` this to read; None where it fails or there is no git."""
     import subprocess

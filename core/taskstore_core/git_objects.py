@@ -91,7 +91,7 @@ def _blobs(paths: Paths, names: list[str]) -> list[str]:
     words: list[list[str]] = []
     while names:
         done = subprocess.run([*_command(paths), "cat-file", "--batch-check=%(objecttype) %(objectname)"],
-                              input="\n".join(names).encode(), capture_output=True, check=False, env=_environment(),
+                              input=os.fsencode("\n".join(names)), capture_output=True, check=False, env=_environment(),
                               timeout=_PATIENCE_S)
         answers = done.stdout.decode(errors="replace").splitlines()
         words += [line.split() for line in answers]

@@ -83,8 +83,18 @@ def is_elsewhere(paths: Paths) -> bool:
             and os.path.exists(paths.local("outbox")))
 
 
+def refuse_kept_out(paths: Paths) -> None:
+    """Raise NoStoreError where a sparse checkout keeps the store out of the worktree, so that none may be made there."""
+    from .git import is_kept_out
+
+    if paths.git_dir is not None and is_kept_out(paths.file(".version"), paths.git_dir):
+        raise NoStoreError(f"a sparse checkout keeps {paths.directory} out of the worktree",
+                           hint=f"git sparse-checkout add {os.path.basename(paths.directory)}")
+
+
 def _absence(paths: Paths) -> NoStoreError:
     """What whoever looked for a store in vain is told."""
+    refuse_kept_out(paths)
     if paths.git_dir is not None and is_elsewhere(paths):
         from .git import head
 

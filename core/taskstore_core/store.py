@@ -67,6 +67,8 @@ class Store:
         paths = named(directory) if directory is not None else discover(path)
         if os.path.exists(paths.file(".version")):
             layout.read_version(paths)
+        else:
+            layout.refuse_kept_out(paths)
         try:
             made = layout.create(paths)
         except OSError as error:

@@ -228,3 +228,15 @@ def test_init_makes_one_there_when_it_is_asked_to(shared: Site) -> None:
     done = run(shared.root, "init", "--no-hooks")
     assert (done.status, "made a store" in done.out) == (0, True)
     assert run(shared.root, "list", "prd").status == 0
+
+
+def test_a_store_that_a_sparse_checkout_keeps_out(shared: Site) -> None:
+    """It is there, and not to be made anew, which would have the next commit delete all its lines."""
+    git(shared, "sparse-checkout", "set", "no-such-folder")
+    before = tree(shared)
+    assert not shared.log().exists()
+    for words in (["list", "prd"], ["init"], ["sync"]):
+        assert_refused(run(shared.root, *words), 3, "git sparse-checkout add .taskstore")
+    assert tree(shared) == before
+    git(shared, "sparse-checkout", "add", ".taskstore")
+    assert [json.loads(line)["id"] for line in run(shared.root, "export", "prd").out.splitlines()] == ["m1"]
