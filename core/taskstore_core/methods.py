@@ -130,9 +130,9 @@ def _restore(kind: str, id: str, version: int | None = None, op: str | None = No
 
 def _single(verb: str, kind: str, fields: "Mapping[str, object]", if_updated_at: int | None,
             op: str | None) -> "Request":
-    from .batch import Batch, Operation
+    import taskstore_core.batch as batches  # absolute: for what is imported already, a sixth of the time
 
-    return Batch([Operation(verb, find_kind(kind), fields, if_updated_at)], op, single=True)
+    return batches.Batch([batches.Operation(verb, find_kind(kind), fields, if_updated_at)], op, single=True)
 
 
 def _apply(ops: "Sequence[object]", op: str | None = None) -> "Request":
