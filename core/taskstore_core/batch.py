@@ -160,7 +160,7 @@ def _new_id(view: "View", kind: Kind) -> str:
     while True:
         drawn = view.drawn.get(kind.name)
         if not drawn:
-            keys = [_random_id(kind) for _ in range(1 if drawn is None else _DRAWN)]
+            keys = _random_ids(kind, 1 if drawn is None else _DRAWN)
             taken = view.cache.taken(kind, keys)
             drawn = view.drawn[kind.name] = [key for key in keys if key not in taken]
         while drawn:
@@ -169,5 +169,6 @@ def _new_id(view: "View", kind: Kind) -> str:
                 return key
 
 
-def _random_id(kind: Kind) -> str:
-    return f"{kind.prefix}-{os.urandom(_ID_LENGTH).translate(_ID_LETTERS).decode()}"
+def _random_ids(kind: Kind, count: int) -> list[str]:
+    letters = os.urandom(_ID_LENGTH * count).translate(_ID_LETTERS).decode()
+    return [f"{kind.prefix}-{letters[start:start + _ID_LENGTH]}" for start in range(0, len(letters), _ID_LENGTH)]

@@ -12,7 +12,7 @@ import msgspec
 from . import records, validation
 from .clock import next_stamp
 from .errors import ConflictError, ExistsError, InvalidError, NotFoundError
-from .jsonl import BASE, BadLineError, bulk_indexer
+from .jsonl import BASE, BadLineError, text_indexer
 from .kinds import KINDS, Kind
 from .records import RESERVED
 
@@ -60,7 +60,10 @@ def create(kind: Kind, fields: Mapping[str, object], known: "Known", mark: Mappi
         record["completed_at"] = stamp
     if known or mark:
         record |= {**_based_on(known), **mark}
-    validation.check_values(kind, record)
+    try:
+        validation.check_values(kind, fields)  # the rest is ours
+    except InvalidError:
+        validation.check_values(kind, record)  # where what is wrong is not in it, all is well
     return _row(kind, validation.encode_ordered(kind, record))
 
 
@@ -195,7 +198,7 @@ def _unreserved(line: str) -> "dict[str, validation.RawValue]":
 
 def _row(kind: Kind, line: str) -> "Row":
     """The index row of a line we made, read the way every reader will."""
-    (row,) = _indexer(kind.name)([line.encode()])
+    row = _indexer(kind.name)(line)
     if isinstance(row, BadLineError):
         raise InvalidError(f"{kind.title}: {row}")
     if row is None:
@@ -204,5 +207,5 @@ def _row(kind: Kind, line: str) -> "Row":
 
 
 @cache
-def _indexer(name: str) -> "Callable[[Sequence[bytes]], list[Row | BadLineError | None]]":
-    return bulk_indexer(KINDS[name])
+def _indexer(name: str) -> "Callable[[str], Row | BadLineError | None]":
+    return text_indexer(KINDS[name])

@@ -299,8 +299,8 @@ class Store:
         """
         from . import writer
 
-        may_lag = all(request.is_narrow for request in requests)
-        kinds = dict.fromkeys(kind for request in requests for kind in request.kinds)
+        may_lag = False not in [request.is_narrow for request in requests]
+        kinds = {kind: None for request in requests for kind in request.kinds}
         cache, outbox = self._keeper.leveled(kinds, may_lag=may_lag, at_once=at_once)
         base = self._keeper.lag.view if self._keeper.lag is not None else self.view(cache)
         view = base.above(None, "")
