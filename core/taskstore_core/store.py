@@ -297,7 +297,7 @@ class Store:
         Raises BehindError if it is to be done `at_once` and the cache must be brought level for it, SwallowedError if
         git must be asked first, which `ask_git` does.
         """
-        from . import writer
+        from taskstore_core import writer  # absolute, as in `methods`
 
         may_lag = False not in [request.is_narrow for request in requests]
         kinds = {kind: None for request in requests for kind in request.kinds}

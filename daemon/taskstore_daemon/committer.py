@@ -143,7 +143,8 @@ class Committer:
         """The outcomes of what need not wait for its turn."""
         if self._closing:
             return [_leaving()] * len(requests)
-        is_alone = who is not None and who is self._writer and not self._queue and not self._engine.alone.locked()
+        is_alone = (who is not None and who is self._writer and not self._queue and self._store.lag <= MANY
+                    and not self._engine.alone.locked())
         self._writer = who
         return self._write_now(requests) if is_alone and self._is_quick(len(requests), size) else None
 

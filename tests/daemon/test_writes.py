@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from taskstore_core import reconcile, rpc, sync
 from taskstore_core.lock import Lock
 from taskstore_core.store import Store
-from taskstore_daemon import committer
+from taskstore_daemon import committer, engine
 
 
 @pytest.fixture
@@ -78,6 +78,18 @@ async def test_large_groups(client: Client, serving: Serving, monkeypatch: pytes
     assert [result_of(answer)["n"] for answer in answers] == list(range(50))
     assert await commits(client) == 7
     assert len(serving.site.ids()) == 50
+
+
+async def test_the_cache_follows_a_lone_writer(client: Client, serving: Serving,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who writes on and on, and is alone in that, leaves the cache no further behind than many others do."""
+    monkeypatch.setattr(committer, "MANY", 8)
+    monkeypatch.setattr(engine, "_PAUSE_S", 1000.0)
+    lags = []
+    for _ in range(40):
+        await client.create()
+        lags.append(serving.server.engine.store.lag)
+    assert max(lags) <= 8 + 2  # the one that went beyond, and the one that sees it
 
 
 async def test_durable_before_answered(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
