@@ -71,6 +71,19 @@ async def test_clients_share_a_commit(serving: Serving, client: Client, synced: 
     assert (await client.call("daemon.status"))["writes_waiting"] == 0
 
 
+async def test_nobody_is_alone_after_a_group(serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who queued last for a commit of several may be the first to ask again, and yet shares the next one."""
+    monkeypatch.setattr(committer, "_SLOW_S", 1000.0)
+    clients = [await serving.connect() for _ in range(3)]
+    before = await commits(client)
+    for _ in range(20):
+        for one in clients:  # without a pause, in which the server would see the first of them alone
+            os.write(one.stream.socket.fileno(), json.dumps(create(one)).encode() + b"\n")
+        for one in clients:
+            result_of(await one.receive())
+    assert await commits(client) - before == 20
+
+
 async def test_large_groups(client: Client, serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit takes a bounded number of writes, the oldest first; the others have the next."""
     monkeypatch.setattr(committer, "GROUP", 8)
