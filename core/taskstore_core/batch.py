@@ -156,7 +156,7 @@ def _stamp(name: str, stamp: object) -> int | None:
 
 
 def _new_id(view: "View", kind: Kind) -> str:
-    """An id that nobody has; after the first one of a group several are drawn at a time, for the price of two."""
+    """An id that nobody has; after the first one several are drawn at a time, for the price of two."""
     while True:
         drawn = view.drawn.get(kind.name)
         if not drawn:

@@ -38,7 +38,8 @@ class View:
     """State as one request sees it. `written` are its lines, in order; `leases` what it does to leases.
 
     `noticed` are the leases of nobody that this group has begun: they stay even where their request fails. `drawn` are
-    ids for new records, by kind, that the cache does not have.
+    ids for new records, by kind, that the cache did not have: who takes one of them since is seen in `rows`, or has the
+    cache brought level, with which these views end.
     """
 
     __slots__ = ("below", "cache", "drawn", "held", "history", "leases", "needed", "noticed", "number", "op",

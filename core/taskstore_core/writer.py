@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 def decide(view: View, requests: Sequence[Request]) -> "list[Outcome | TaskStoreError]":
     """What each request would do, seen in order, or why it may not; nothing is written."""
     outcomes: list[Outcome | TaskStoreError] = []
-    view.drawn.clear()  # the cache may have been changed since they were drawn
     for request in requests:
         above = view.above(request.op, "" if request.op is None else request.digest())
         try:
