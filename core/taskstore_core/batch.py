@@ -1,5 +1,6 @@
 """A batch: creates, updates, deletes, imports, restores and choices that happen together or not at all."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 from . import change
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _ID_LETTERS = b"0123456789abcdefghjkmnpqrstvwxyz" * 8  # Crockford's base 32, none to be taken for another; by byte
 _ID_LENGTH = 8
+_DRAWN = 16
 
 
 class Operation:
@@ -48,9 +50,9 @@ class Batch(Request):
         super().__init__(op)
         self.operations = operations
         self.single = single
-        self.is_narrow = all(operation.verb != "restore" for operation in operations)
+        self.is_narrow = "restore" not in [operation.verb for operation in operations]
         if op is None:  # else whatever carries it matters
-            self.kinds = tuple(dict.fromkeys(operation.kind for operation in operations))
+            self.kinds = tuple({operation.kind: None for operation in operations})
 
     def content(self) -> object:
         """The operations."""
@@ -90,11 +92,11 @@ def _answer(written: Written, verb: str) -> "Result":
 
 
 def _decide(view: "View", operation: Operation) -> Written:
-    kind, fields, known = operation.kind, dict(operation.fields), None
+    kind, fields, known = operation.kind, operation.fields, None
     if operation.verb == "create" and fields.get(kind.key) is None:
         if kind.key != "id":
             raise InvalidError(f"{kind.key}: a {kind.title} needs one", field=kind.key)
-        fields["id"] = _new_id(view, kind)
+        fields = {**fields, "id": _new_id(view, kind)}
     else:
         check_id(kind, fields.get(kind.key))
         known = view.get(kind, str(fields[kind.key]))
@@ -154,9 +156,19 @@ def _stamp(name: str, stamp: object) -> int | None:
 
 
 def _new_id(view: "View", kind: Kind) -> str:
-    import os
-
+    """An id that nobody has; after the first one several are drawn at a time, for the price of two."""
     while True:
-        key = f"{kind.prefix}-{os.urandom(_ID_LENGTH).translate(_ID_LETTERS).decode()}"
-        if view.get(kind, key) is None:
-            return key
+        drawn = view.drawn.get(kind.name)
+        if not drawn:
+            keys = _random_ids(kind, 1 if drawn is None else _DRAWN)
+            taken = view.cache.taken(kind, keys)
+            drawn = view.drawn[kind.name] = [key for key in keys if key not in taken]
+        while drawn:
+            key = drawn.pop()
+            if not view.touched(kind, key):
+                return key
+
+
+def _random_ids(kind: Kind, count: int) -> list[str]:
+    letters = os.urandom(_ID_LENGTH * count).translate(_ID_LETTERS).decode()
+    return [f"{kind.prefix}-{letters[start:start + _ID_LENGTH]}" for start in range(0, len(letters), _ID_LENGTH)]

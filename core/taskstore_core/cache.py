@@ -44,6 +44,8 @@ MEMORY_MS = 24 * 3600 * 1000
 """How long a repeated `op` is known for one."""
 OP_KEY = '"op":'
 """What stands in every line that carries an `op`; cheaper to look for than to decode."""
+_KNOWN = {kind.name: f"SELECT version, deleted, raw, concurrent FROM {kind.plural}_rows WHERE id=?"  # noqa: S608 - names from our own table
+          for kind in KINDS.values()}
 _LIVE = {kind.name: f"SELECT raw FROM {kind.plural}_rows WHERE id=? AND NOT deleted" for kind in KINDS.values()}  # noqa: S608 - names from our own table
 _FEED = 20_000  # changes that a subscriber may be behind
 _PAGE = 4096
@@ -291,10 +293,13 @@ class Cache:
 
     def get(self, kind: Kind, key: str) -> "Known":
         """What is known of an id, tombstones included."""
-        for version, deleted, raw, concurrent in self.db.execute(
-                f"SELECT version, deleted, raw, concurrent FROM {kind.plural}_rows WHERE id=?", (key,)):  # noqa: S608 - names from our own table
-            return version, bool(deleted), raw, concurrent
-        return None
+        found = self.db.execute(_KNOWN[kind.name], (key,)).get
+        return None if found is None else (found[0], bool(found[1]), found[2], found[3])
+
+    def taken(self, kind: Kind, keys: "Sequence[str]") -> set[str]:
+        """Which of these ids there ever were."""
+        return {key for (key,) in self.db.execute(
+            f"SELECT id FROM {kind.plural}_rows WHERE id IN (?{',?' * (len(keys) - 1)})", keys)}  # noqa: S608 - names from our own table
 
     def in_doubt(self, kind: Kind) -> list[str]:
         """The ids of which a version has come that is not based on the one that was there."""

@@ -7,10 +7,12 @@ newest known version of the id, tombstones included, and gives the index row of 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
+import msgspec
+
 from . import records, validation
 from .clock import next_stamp
 from .errors import ConflictError, ExistsError, InvalidError, NotFoundError
-from .jsonl import BASE, BadLineError, bulk_indexer
+from .jsonl import BASE, BadLineError, text_indexer
 from .kinds import KINDS, Kind
 from .records import RESERVED
 
@@ -27,9 +29,9 @@ if TYPE_CHECKING:
 _ENDED = ("complete", "failed", "stopped")
 _REQUIRED = {name: [field for field, info in fields.items() if info.required]
              for name, fields in records.FIELDS.items()}
-_DEFAULTS = {name: {field: info.default for field, info in fields.items()
-                    if not info.required and field not in KINDS[name].optional_keys}
-             for name, fields in records.FIELDS.items()}
+_TEMPLATES = {name: {key: None if (field := records.FIELDS[name][key]).required else msgspec.to_builtins(field.default)
+                     for key in kind.keys} for name, kind in KINDS.items()}
+"""A new record, its keys in the order of the format; what is required is there to be overwritten."""
 _UNMARKED: Mapping[str, object] = {}
 
 
@@ -46,17 +48,23 @@ def create(kind: Kind, fields: Mapping[str, object], known: "Known", mark: Mappi
     for name in _REQUIRED[kind.name]:
         if name not in fields:
             raise InvalidError(f"{name}: a {kind.title} needs one", field=name)
-    record = {**_DEFAULTS[kind.name], kind.started: stamp, **fields}
-    record.pop("updated_at", None)
+    record = _TEMPLATES[kind.name].copy()
+    record[kind.started] = stamp
+    record.update(fields)
+    record["updated_at"] = stamp if "updated_at" in kind.fields or known else None
     record.pop(BASE, None)
-    if "updated_at" in kind.fields or known:
-        record["updated_at"] = stamp
     for name in kind.optional_keys:
-        if name in record and record[name] in (None, []):
+        if record[name] in (None, []):
             del record[name]
-    if kind.name == "execution" and record["status"] in _ENDED and record.get("completed_at") is None:
+    if kind.name == "execution" and record["status"] in _ENDED and record["completed_at"] is None:
         record["completed_at"] = stamp
-    return _line(kind, {**record, **_based_on(known), **mark})
+    if known or mark:
+        record |= {**_based_on(known), **mark}
+    try:
+        validation.check_values(kind, fields)  # the rest is ours
+    except InvalidError:
+        validation.check_values(kind, record)  # where what is wrong is not in it, all is well
+    return _row(kind, validation.encode_ordered(kind, record))
 
 
 def update(  # noqa: PLR0917 - the parties to one change
@@ -190,7 +198,7 @@ def _unreserved(line: str) -> "dict[str, validation.RawValue]":
 
 def _row(kind: Kind, line: str) -> "Row":
     """The index row of a line we made, read the way every reader will."""
-    (row,) = _indexer(kind.name)([line.encode()])
+    row = _indexer(kind.name)(line)
     if isinstance(row, BadLineError):
         raise InvalidError(f"{kind.title}: {row}")
     if row is None:
@@ -199,5 +207,5 @@ def _row(kind: Kind, line: str) -> "Row":
 
 
 @cache
-def _indexer(name: str) -> "Callable[[Sequence[bytes]], list[Row | BadLineError | None]]":
-    return bulk_indexer(KINDS[name])
+def _indexer(name: str) -> "Callable[[str], Row | BadLineError | None]":
+    return text_indexer(KINDS[name])

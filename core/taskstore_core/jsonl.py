@@ -157,6 +157,20 @@ def indexer(kind: Kind, size: int) -> "Callable[[Sequence[bytes]], list[Row | Ba
 
 def bulk_indexer(kind: Kind) -> "Callable[[Sequence[bytes]], list[Row | BadLineError | None]]":
     """A function from the lines of one stretch of a log to what `index_line` makes of each."""
+    of_text = text_indexer(kind)
+
+    def row(line: bytes) -> "Row | BadLineError | None":
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            return index_or_error(kind, line)
+        return of_text(text)
+
+    return lambda lines: list(map(row, lines))
+
+
+def text_indexer(kind: Kind) -> "Callable[[str], Row | BadLineError | None]":
+    """A function from one line as text to what `index_line` makes of it."""
     from operator import attrgetter
 
     import msgspec
@@ -165,17 +179,16 @@ def bulk_indexer(kind: Kind) -> "Callable[[Sequence[bytes]], list[Row | BadLineE
     others = [name for name in kind.versions if name != "updated_at"]
     key_of, stored = attrgetter(kind.key), _tuple_getter(columns(kind))
 
-    def row(line: bytes) -> "Row | BadLineError | None":
+    def row(text: str) -> "Row | BadLineError | None":
         try:
-            text = line.decode()
             if too_deep(text):
-                return index_or_error(kind, line)
+                return index_or_error(kind, text.encode())
             record = decode(text)
-        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-            return index_or_error(kind, line)
+        except (msgspec.DecodeError, RecursionError):
+            return index_or_error(kind, text.encode())
         key = key_of(record)
         if not key.isprintable():
-            return index_or_error(kind, line)
+            return index_or_error(kind, text.encode())
         version = record.updated_at
         if version is None:
             version = max(0, 0, *(getattr(record, name) or 0 for name in others))
@@ -183,7 +196,7 @@ def bulk_indexer(kind: Kind) -> "Callable[[Sequence[bytes]], list[Row | BadLineE
         return (key, version, record.deleted, text.strip(_TRIM), *stored(record),
                 None if base is None else base_of(base, version))
 
-    return lambda lines: list(map(row, lines))
+    return row
 
 
 def _tuple_getter(names: tuple[str, ...]) -> "Callable[[object], tuple[Any, ...]]":

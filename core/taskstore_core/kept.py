@@ -69,13 +69,13 @@ class Logs:
 
     def open(self, name: str) -> "Log":
         """The log of this name, created where missing; see `Log` for what is raised."""
-        from .log import Log
-
         kept = self._kept.pop(name, None)
         if kept is not None:
             if kept.is_in_place():
                 return kept
             kept.close()
+        from .log import Log
+
         return Log(self._paths.file(name), lambda: not self.quiet.is_busy())
 
     def done(self, log: "Log") -> None:

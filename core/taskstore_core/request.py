@@ -69,7 +69,7 @@ class Outcome:
 
 def run(request: Request, view: "View", lines: "list[OpLine]") -> "Result":
     """Decide a request, or answer it from `lines`, those that carry its `op` already."""
-    recent = [line for line in lines if line.version >= now_ms() - MEMORY_MS]
+    recent = [line for line in lines if line.version >= now_ms() - MEMORY_MS] if lines else lines
     if not recent:
         return request.decide(view)
     if any(line.sum != view.sum for line in recent):

@@ -297,10 +297,10 @@ class Store:
         Raises BehindError if it is to be done `at_once` and the cache must be brought level for it, SwallowedError if
         git must be asked first, which `ask_git` does.
         """
-        from . import writer
+        from taskstore_core import writer  # absolute, as in `methods`
 
-        may_lag = all(request.is_narrow for request in requests)
-        kinds = dict.fromkeys(kind for request in requests for kind in request.kinds)
+        may_lag = False not in [request.is_narrow for request in requests]
+        kinds = {kind: None for request in requests for kind in request.kinds}
         cache, outbox = self._keeper.leveled(kinds, may_lag=may_lag, at_once=at_once)
         base = self._keeper.lag.view if self._keeper.lag is not None else self.view(cache)
         view = base.above(None, "")

@@ -70,8 +70,12 @@ def check_id(kind: Kind, key: object) -> None:
 
 def encode(kind: Kind, raw: Mapping[str, object], *, limited: bool = True) -> str:
     """The line for a record, its keys in the order of the format; if `limited`, InvalidError over MAX_RECORD bytes."""
-    ordered = {**{name: raw[name] for name in kind.keys if name in raw}, **raw}
-    line = msgspec.json.encode(ordered)
+    return encode_ordered(kind, {**{name: raw[name] for name in kind.keys if name in raw}, **raw}, limited=limited)
+
+
+def encode_ordered(kind: Kind, raw: Mapping[str, object], *, limited: bool = True) -> str:
+    """The line for a record whose keys are in the order of the format already."""
+    line = msgspec.json.encode(raw)
     if limited and len(line) > MAX_RECORD:
         raise InvalidError(f"{kind.title}: {len(line)} bytes, a record may have {MAX_RECORD}",
                            hint="keep long content in a file of its own and name it here")

@@ -37,8 +37,13 @@ class Written:
 class View:
     """State as one request sees it. `written` are its lines, in order; `leases` what it does to leases.
 
-    `noticed` are the leases of nobody that this group has begun: they stay even where their request fails.
+    `noticed` are the leases of nobody that this group has begun: they stay even where their request fails. `drawn` are
+    ids for new records, by kind, that the cache did not have: who takes one of them since is seen in `rows`, or has the
+    cache brought level, with which these views end.
     """
+
+    __slots__ = ("below", "cache", "drawn", "held", "history", "leases", "needed", "noticed", "number", "op",
+                 "op_lines", "rows", "sum", "written")
 
     def __init__(self, cache: Cache, held: "Leases", history: "History", below: "View | None" = None) -> None:
         self.cache = cache
@@ -51,6 +56,7 @@ class View:
         self.number = 0  # of the operation within the request
         self.below = below
         self.noticed: dict[str, Lease] = {} if below is None else below.noticed
+        self.drawn: dict[str, list[str]] = {} if below is None else below.drawn
         self.rows: dict[tuple[str, str], Known] = {}
         self.needed: set[str] = set()
         self.op_lines: list[OpLine] = []
@@ -72,15 +78,22 @@ class View:
     def get(self, kind: Kind, key: str) -> "Known":
         """What is known of an id, tombstones included; None where there never was one."""
         view: View | None = self
+        name = (kind.name, key)
         while view is not None:
-            if (kind.name, key) in view.rows:
-                return view.rows[kind.name, key]
+            if name in view.rows:
+                return view.rows[name]
             view = view.below
         return self.cache.get(kind, key)
 
     def touched(self, kind: Kind, key: str) -> bool:
         """Whether this group writes to an id."""
-        return any((kind.name, key) in view.rows for view in self._views())
+        name = (kind.name, key)
+        view: View | None = self
+        while view is not None:
+            if name in view.rows:
+                return True
+            view = view.below
+        return False
 
     def all_touched(self, kind: Kind) -> set[str]:
         """The ids of a kind that this group writes to."""

@@ -12,6 +12,7 @@ from taskstore_core.plain import to_json
 from taskstore_core.request import Outcome, Request
 from taskstore_core.rpc import Call, Fault
 
+from .committer import Waiting
 from .long_answers import cut_list
 from .own_methods import IN_ORDER
 from .replies import too_large
@@ -82,11 +83,7 @@ class Answerer:
         """Have writes carried out together; `tell` gets their answers when they are done. False for what must wait."""
         if any(work.flush for work in works):
             return False
-        began = time.perf_counter()
-        made = [_request(work) for work in works]
-        requests = [one for one in made if isinstance(one, Request)]
-        self._committer.put(requests, sum(work.size for work in works),
-                            lambda outcomes: tell(b"".join(self._answers(works, made, outcomes, began))), self)
+        self._committer.put(_Writes(self, works, tell), self._session)
         return True
 
     async def write(self, works: Sequence[Work]) -> list[bytes]:
@@ -96,9 +93,9 @@ class Answerer:
         requests = [one for one in made if isinstance(one, Request)]
         outcomes = await self._committer.write(requests, sum(work.size for work in works))
         flushed = to_json(await self._engine.flush()) if any(work.flush for work in works) else ""
-        return self._answers(works, made, outcomes, began, flushed)
+        return self.answers(works, made, outcomes, began, flushed)
 
-    def _answers(self, works: Sequence[Work], made: "Sequence[Request | TaskStoreError]",
+    def answers(self, works: Sequence[Work], made: "Sequence[Request | TaskStoreError]",
                  outcomes: "Sequence[Outcome | TaskStoreError]", began: float, flushed: str = "") -> list[bytes]:
         """The answers to writes, of which `made` are the requests, or what kept them from becoming one."""
         following = iter(outcomes)
@@ -106,16 +103,8 @@ class Answerer:
         for work, one in zip(works, made, strict=True):
             outcome = next(following) if isinstance(one, Request) else one
             meta = f',"meta":{{"flushed":{flushed}}}' if work.flush else ""
-            answers.append(self._written(work.call, outcome, began, meta))
+            answers.append(self._replies.written(work.call, outcome, began, meta))
         return answers
-
-    def _written(self, call: Call, outcome: Outcome | Exception, began: float, meta: str) -> bytes:
-        if isinstance(outcome, Exception):
-            return self._replies.failed(call, outcome, began)
-        try:
-            return self._replies.done(call, to_json(outcome.result), began, meta, applied="yes")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it
-            return self._replies.failed(call, error, began)
 
     async def answer(self, work: Work) -> bytes:
         """The answer to a call that does not write, however long it takes."""
@@ -151,6 +140,25 @@ class Answerer:
                 size += len(answer) + 1
             frames.append(answer)
         return rpc.batch([frame for frame in frames if frame])
+
+
+class _Writes(Waiting):
+    """Writes of one session that are on their way; `tell` is called with their answers."""
+
+    __slots__ = ("_answerer", "_made", "_tell", "_works")
+
+    def __init__(self, answerer: Answerer, works: Sequence[Work], tell: Callable[[bytes], None]) -> None:
+        began = time.perf_counter()
+        self._answerer = answerer
+        self._works = works
+        self._made = [_request(work) for work in works]
+        self._tell = tell
+        requests = [one for one in self._made if isinstance(one, Request)]
+        super().__init__(requests, sum(work.size for work in works), began)
+
+    def tell(self, outcomes: "Sequence[Outcome | TaskStoreError]") -> None:
+        """Answer."""
+        self._tell(b"".join(self._answerer.answers(self._works, self._made, outcomes, self.began)))
 
 
 def _reading(work: Work, parameters: "dict[str, object] | None" = None) -> Callable[..., Any]:

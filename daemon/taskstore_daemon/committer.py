@@ -7,7 +7,7 @@ only writer asks is not even queued.
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import trio
 
@@ -32,17 +32,41 @@ _SLOW_S = 0.005
 """After a commit that took longer, the next is not made on the loop."""
 
 
-class _Waiting:
-    """Requests that came together, of `size` bytes; `tell` is called with their outcomes once all are there."""
+class Waiting:
+    """Requests that came together, of `size` bytes, since `began` (time.perf_counter)."""
 
-    __slots__ = ("outcomes", "requests", "since", "size", "tell")
+    __slots__ = ("_outcomes", "began", "requests", "size")
 
-    def __init__(self, requests: Sequence[Request], size: int, tell: Callable[[Outcomes], None]) -> None:
+    def __init__(self, requests: Sequence[Request], size: int, began: float) -> None:
         self.requests = requests
         self.size = size
-        self.tell = tell
-        self.since = trio.current_time()
-        self.outcomes: list[Outcome | TaskStoreError] = []
+        self.began = began
+        self._outcomes: list[Outcome | TaskStoreError] = []
+
+    def take(self, outcome: Outcome | TaskStoreError) -> None:
+        """Take the outcome of the next request."""
+        self._outcomes.append(outcome)
+        if len(self._outcomes) == len(self.requests):
+            self.tell(self._outcomes)
+
+    def tell(self, outcomes: Outcomes) -> None:
+        """Called with all of them, once whatever they wrote is durable."""
+        raise NotImplementedError
+
+
+class _Awaited(Waiting):
+    """Requests that a task waits for."""
+
+    __slots__ = ("done", "outcomes")
+
+    def __init__(self, requests: Sequence[Request], size: int) -> None:
+        super().__init__(requests, size, time.perf_counter())
+        self.outcomes: Outcomes = []
+        self.done = trio.Event()
+
+    def tell(self, outcomes: Outcomes) -> None:
+        self.outcomes = outcomes
+        self.done.set()
 
 
 class Committer:
@@ -51,44 +75,43 @@ class Committer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._store = engine.store
-        self._queue: list[tuple[Request, _Waiting]] = []
+        self._queue: list[tuple[Request, Waiting]] = []
         self._wake = trio.Event()
         self._closing = False
         self._took_s = 0.0
         self._synced_s = 0.0
         self._writer: object = None
 
-    def put(self, requests: Sequence[Request], size: int, tell: Callable[[Outcomes], None], who: object = None) -> None:
-        """Have requests, of `size` bytes together, carried out; `tell` is called when what they wrote is durable.
+    def put(self, waiting: Waiting, who: object = None) -> None:
+        """Have requests carried out; they are told when what they wrote is durable.
 
         That is at once where `who` asks is the only one who writes.
         """
-        began = time.perf_counter()
-        outcomes = self._at_once(requests, size, who)
-        if outcomes is not None:
-            tell(outcomes)
-            self._note(len(requests), time.perf_counter() - began)
+        requests = waiting.requests
+        if not requests:
+            waiting.tell([])
             return
-        waiting = _Waiting(requests, size, tell)
-        self._queue += [(request, waiting) for request in requests]
-        self._wake.set()
+        began = time.perf_counter()
+        outcomes = self._at_once(requests, waiting.size, who)
+        if outcomes is None:
+            self._queue += [(request, waiting) for request in requests]
+            self._wake.set()
+            return
+        seconds = time.perf_counter() - began
+        for outcome in outcomes:
+            waiting.take(outcome)
+        self._note(len(requests), seconds)
 
     async def write(self, requests: Sequence[Request], size: int) -> Outcomes:
         """The outcomes of requests, once what they wrote is durable. Cancelling it changes nothing that was begun."""
-        done = trio.Event()
-        told: list[Outcome | TaskStoreError] = []
-
-        def tell(outcomes: Outcomes) -> None:
-            told.extend(outcomes)
-            done.set()
-
-        self.put(requests, size, tell)
-        await done.wait()
-        return told
+        awaited = _Awaited(requests, size)
+        self.put(awaited)
+        await awaited.done.wait()
+        return awaited.outcomes
 
     def oldest_waiting_s(self) -> float:
         """How long the oldest write that is not yet durable has waited, in seconds; 0 if there is none."""
-        return trio.current_time() - self._queue[0][1].since if self._queue else 0.0
+        return time.perf_counter() - self._queue[0][1].began if self._queue else 0.0
 
     @property
     def waiting(self) -> int:
@@ -120,9 +143,8 @@ class Committer:
         """The outcomes of what need not wait for its turn."""
         if self._closing:
             return [_leaving()] * len(requests)
-        if not requests:
-            return []
-        is_alone = who is not None and who is self._writer and not self._queue and not self._engine.alone.locked()
+        is_alone = (who is not None and who is self._writer and not self._queue and self._store.lag <= MANY
+                    and not self._engine.alone.locked())
         self._writer = who
         return self._write_now(requests) if is_alone and self._is_quick(len(requests), size) else None
 
@@ -189,7 +211,7 @@ class Committer:
         finally:
             self._engine.alone.release()
 
-    async def _commit(self, group: list[tuple[Request, _Waiting]], *, locked: bool = False) -> None:
+    async def _commit(self, group: list[tuple[Request, Waiting]], *, locked: bool = False) -> None:
         """Carry out requests and answer them.
 
         Raises BusyError if another process has the lock, SwallowedError if git must be asked first.
@@ -206,7 +228,7 @@ class Committer:
         self._answer(group, outcomes)
         self._note(len(group), seconds)
 
-    async def _carry_out(self, group: list[tuple[Request, _Waiting]], *, locked: bool) -> Outcomes:
+    async def _carry_out(self, group: list[tuple[Request, Waiting]], *, locked: bool) -> Outcomes:
         """A few small writes on the loop if nothing is in their way; otherwise in a thread."""
         requests = [request for request, _ in group]
         if locked:
@@ -220,12 +242,12 @@ class Committer:
         """Whether so many requests of `size` bytes may be written on the loop."""
         return count <= FEW and size <= _SMALL and self._took_s < _SLOW_S
 
-    def _answer(self, group: list[tuple[Request, _Waiting]], outcomes: Outcomes) -> None:
+    def _answer(self, group: list[tuple[Request, Waiting]], outcomes: Outcomes) -> None:
         del self._queue[:len(group)]
+        if group and group[0][1] is not group[-1][1]:
+            self._writer = None  # whoever writes next is one of several
         for (_, waiting), outcome in zip(group, outcomes, strict=True):
-            waiting.outcomes.append(outcome)
-            if len(waiting.outcomes) == len(waiting.requests):
-                waiting.tell(waiting.outcomes)
+            waiting.take(outcome)
 
     def _note(self, count: int, seconds: float) -> None:
         """Note a commit of `count` requests, once they are answered."""

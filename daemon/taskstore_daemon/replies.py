@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from taskstore_core import rpc
 from taskstore_core.errors import InvalidError, TaskStoreError
 from taskstore_core.methods import METHODS
+from taskstore_core.plain import to_json
+from taskstore_core.request import Outcome
 from taskstore_core.rpc import Call
 
 from .logs import fields
@@ -47,6 +49,15 @@ class Replies:
             return self.failed(call, too_large(len(frame), applied), began)
         self._note(call.method, "ok", began)
         return frame
+
+    def written(self, call: Call, outcome: Outcome | Exception, began: float, meta: str = "") -> bytes:
+        """The answer to a write."""
+        if isinstance(outcome, Exception):
+            return self.failed(call, outcome, began)
+        try:
+            return self.done(call, to_json(outcome.result), began, meta, applied="yes")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it
+            return self.failed(call, error, began)
 
     def failed(self, call: Call, error: Exception, began: float) -> bytes:
         """The answer with an error that came up while the call was carried out."""

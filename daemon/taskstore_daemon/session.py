@@ -21,6 +21,7 @@ from taskstore_core.rpc import Call, Fault
 
 from .answerer import Answerer, loads
 from .backlog import Backlog, Entry, runs
+from .plain_writes import plain_write
 from .subscriptions import Subscription
 from .turn import Turn
 from .wire import PENALTY_S, FrameError, GoneError, Wire
@@ -43,6 +44,7 @@ class Session:
         self._wire = Wire(sock)
         self._answerer = Answerer(self)
         self._lookups = server.lookups
+        self._committer = server.committer
         self._replies = server.replies
         self._backlog = Backlog()
         self._is_working = False
@@ -95,11 +97,15 @@ class Session:
     async def _read(self) -> None:
         try:
             while frames := await self._wire.receive():
-                alone = frames[0] if len(frames) == 1 and not self._backlog.is_busy else b""
-                if answer := self._lookups.answer(alone, set()):
-                    await self._wire.send(answer)
-                    self._lookups.note()
-                    continue
+                if len(frames) == 1 and not self._backlog.is_busy:
+                    if answer := self._lookups.answer(frames[0], set()):
+                        await self._wire.send(answer)
+                        self._lookups.note()
+                        continue
+                    if (write := plain_write(frames[0], self)) is not None:
+                        self._backlog.take_off(write.size)
+                        self._committer.put(write, self)
+                        continue
                 await self._take(frames)
                 if self._is_faulty:
                     self._is_faulty = False
@@ -163,11 +169,11 @@ class Session:
         if writes:
             size = sum(work.size for work in writes)
             self._backlog.take_off(size)
-            if not self._answerer.put(writes, partial(self._tell, size)):
-                self._tell(size, b"".join(await self._answerer.write(writes)))
+            if not self._answerer.put(writes, partial(self.tell, size)):
+                self.tell(size, b"".join(await self._answerer.write(writes)))
         turn.begin()
 
-    def _tell(self, size: int, answers: bytes) -> None:
+    def tell(self, size: int, answers: bytes) -> None:
         """Send the answers to writes of `size` bytes, as soon as they are done."""
         self._backlog.land(size)
         try:

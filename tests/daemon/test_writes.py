@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from taskstore_core import reconcile, rpc, sync
 from taskstore_core.lock import Lock
 from taskstore_core.store import Store
-from taskstore_daemon import committer
+from taskstore_daemon import committer, engine
 
 
 @pytest.fixture
@@ -71,6 +71,19 @@ async def test_clients_share_a_commit(serving: Serving, client: Client, synced: 
     assert (await client.call("daemon.status"))["writes_waiting"] == 0
 
 
+async def test_nobody_is_alone_after_a_group(serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who queued last for a commit of several may be the first to ask again, and yet shares the next one."""
+    monkeypatch.setattr(committer, "_SLOW_S", 1000.0)
+    clients = [await serving.connect() for _ in range(3)]
+    before = await commits(client)
+    for _ in range(20):
+        for one in clients:  # without a pause, in which the server would see the first of them alone
+            os.write(one.stream.socket.fileno(), json.dumps(create(one)).encode() + b"\n")
+        for one in clients:
+            result_of(await one.receive())
+    assert await commits(client) - before == 20
+
+
 async def test_large_groups(client: Client, serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit takes a bounded number of writes, the oldest first; the others have the next."""
     monkeypatch.setattr(committer, "GROUP", 8)
@@ -78,6 +91,18 @@ async def test_large_groups(client: Client, serving: Serving, monkeypatch: pytes
     assert [result_of(answer)["n"] for answer in answers] == list(range(50))
     assert await commits(client) == 7
     assert len(serving.site.ids()) == 50
+
+
+async def test_the_cache_follows_a_lone_writer(client: Client, serving: Serving,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who writes on and on, and is alone in that, leaves the cache no further behind than many others do."""
+    monkeypatch.setattr(committer, "MANY", 8)
+    monkeypatch.setattr(engine, "_PAUSE_S", 1000.0)
+    lags = []
+    for _ in range(40):
+        await client.create()
+        lags.append(serving.server.engine.store.lag)
+    assert max(lags) <= 8 + 2  # the one that went beyond, and the one that sees it
 
 
 async def test_durable_before_answered(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
