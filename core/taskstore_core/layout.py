@@ -84,7 +84,7 @@ def is_elsewhere(paths: Paths) -> bool:
 
 
 def refuse_kept_out(paths: Paths) -> None:
-    """Raise NoStoreError where a sparse checkout keeps the store out of the worktree, so that none may be made there."""
+    """Raise NoStoreError where a sparse checkout keeps the store out of the worktree: none may be made there."""
     from .git import is_kept_out
 
     if paths.git_dir is not None and is_kept_out(paths.file(".version"), paths.git_dir):

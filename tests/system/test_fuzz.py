@@ -1,4 +1,4 @@
-"""What reads bytes of others, fuzzed: the corpus each time, and inputs made from it; a million of each with `--long`."""
+"""What reads bytes of others, fuzzed: the corpus each time, and inputs made of it; a million each with `--long`."""
 
 import importlib.util
 import subprocess
