@@ -26,7 +26,7 @@ class AsyncChanges:
 
     @property
     def cursor(self) -> str:
-        """Where it is; given as `since` later, another goes on from there."""
+        """Where it is; given as `since` later, another goes on from there, and may tell once more what came together."""
         return self._tracker.cursor or ""
 
     async def __aenter__(self) -> Self:
@@ -43,7 +43,7 @@ class AsyncChanges:
         """The next event; cancelled, nothing of it is lost."""
         while not self._tracker.waiting:
             await self._wait()
-        return typed(self._tracker.waiting.pop(0))
+        return typed(self._tracker.hand_out())
 
     async def _begin(self) -> None:
         self._link = await self._subscribe()

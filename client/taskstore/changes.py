@@ -38,7 +38,7 @@ class Changes:
 
     @property
     def cursor(self) -> str:
-        """Where it is; given as `since` later, another goes on from there."""
+        """Where it is; given as `since` later, another goes on from there, and may tell once more what came together."""
         return self._tracker.cursor or ""
 
     def __enter__(self) -> "Self":
@@ -56,7 +56,7 @@ class Changes:
     def __iter__(self) -> "Iterator[dict[str, Any]]":
         while True:
             while self._tracker.waiting:
-                yield self._tracker.waiting.pop(0)
+                yield self._tracker.hand_out()
             self._wait()
 
     def _begin(self) -> None:

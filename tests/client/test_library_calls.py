@@ -248,6 +248,23 @@ def test_changes_are_told_as_they_happen(store: Store, directory: str) -> None:
         assert told == {("task_spec", "t1"): "create", ("prd", "x"): "delete"}
 
 
+def test_a_cursor_is_not_ahead_of_what_was_taken(store: Store) -> None:
+    """Whoever took one of several changes that are told together, and goes on from its cursor, misses none of them."""
+    with store.changes() as changes:
+        store.apply([Create(Prd(id=key, title=key)) for key in "abc"])
+        taken = next(event.id for event in changes if isinstance(event, Changed))
+        cursor = changes.cursor
+    store.create(Prd(id="last", title="last"))
+    told = set()
+    with store.changes(since=cursor) as changes:
+        for event in changes:
+            assert isinstance(event, Changed)
+            told.add(event.id)
+            if event.id == "last":
+                break
+    assert told | {taken} == {"a", "b", "c", "last"}
+
+
 def test_changes_that_fit(store: Store) -> None:
     """Only changes that fit the filter are told, and deletions; a filter that makes no sense is refused at once."""
     with store.changes(kinds=["prd"], where={"status": "active"}) as changes:
