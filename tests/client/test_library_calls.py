@@ -12,6 +12,7 @@ import pytest
 from tests.daemons import running_daemon
 
 from taskstore import (
+    BusyError,
     Changed,
     Claim,
     ConflictError,
@@ -35,6 +36,8 @@ from taskstore import (
     connect,
     now_ms,
 )
+from taskstore_core.lock import Lock
+from taskstore_core.paths import Paths
 from taskstore_core.store import Store as Engine
 
 
@@ -263,6 +266,20 @@ def test_a_cursor_is_not_ahead_of_what_was_taken(store: Store) -> None:
             if event.id == "last":
                 break
     assert told | {taken} == {"a", "b", "c", "last"}
+
+
+def test_changes_outlast_a_lock(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who has the lock for longer than anybody waits ends no iteration: what changed is told afterwards."""
+    monkeypatch.setattr(Lock.__init__, "__defaults__", (0.01, None))
+    with Store.open(directory=directory) as store, store.changes() as changes:
+        with Lock(Paths(directory).local("lock"), 60), open(f"{directory}/prds.jsonl", "a", encoding="utf-8") as log:
+            log.write('{"id":"x","title":"by hand","updated_at":5}\n')
+            log.flush()
+            with pytest.raises(BusyError):
+                store.get(Prd, "x")
+            changes._changes._wait()
+            assert not changes._changes._tracker.waiting
+        assert next(event.id for event in changes if isinstance(event, Changed)) == "x"
 
 
 def test_changes_that_fit(store: Store) -> None:

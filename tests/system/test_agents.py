@@ -25,13 +25,14 @@ def test_agents_in_worktrees(site: Site, tmp_path: Path, request: pytest.Fixture
 
     While agents and daemons are killed, branches checked out, caches rebuilt and logs compacted.
     """
-    agents, worktrees, followers = (50, 10, 8) if long else (10, 3, 3)
+    agents, worktrees, followers, lease_ms = (50, 10, 8, 3000) if long else (10, 3, 3, 1000)
     with private_folder() as runtime:
         monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
         site.environment["XDG_RUNTIME_DIR"] = runtime
         folder = tmp_path / "agents"
         folder.mkdir()
-        campaign = Campaign(site, folder, agents=agents, worktrees=worktrees, followers=followers)
+        campaign = Campaign(site, folder, agents=agents, worktrees=worktrees, followers=followers,
+                            lease_ms=lease_ms)
         campaign.run(request.config.getoption("--seconds") if long else 20)
         calls, lines, streams = campaign.calls(), campaign.lines(), campaign.streams()
         undone = undone_specs(site)

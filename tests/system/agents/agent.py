@@ -1,6 +1,6 @@
 """One of many agents: plans, claims, works, writes, reads, waits, and now and then dies. A program.
 
-    python -m tests.system.agents.agent HISTORY STOP "daemon" or "files" LEASE_MS
+    python -m tests.system.agents.agent HISTORY STOP "daemon" or "files" LEASE_MS PAUSE_MS
 
 Run in a worktree. It writes down what it does in HISTORY, and once the file STOP is there it only works, until nothing
 is left to do. Started anew with the same HISTORY it sends again what it does not know the end of.
@@ -21,7 +21,7 @@ from taskstore.connection import Connection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NOTES = [f"note-{number:02}" for number in range(8)]
+NOTES = [f"note-{number:02}" for number in range(4)]
 """Records that everybody writes to."""
 _READY = 30
 """So many task specs are to be ready, or nearly."""
@@ -30,12 +30,13 @@ _READY = 30
 class Agent:
     """An agent with a store, and a memory."""
 
-    def __init__(self, path: Path, stop: Path, through: str, lease_ms: int) -> None:
+    def __init__(self, path: Path, stop: Path, through: str, lease_ms: int, pause_ms: int) -> None:
         before = list(history.calls(path)) if path.exists() else []
         self.name = path.stem
         self.recorder = history.Recorder(path, self.name)
         self.stop = stop
         self.lease_ms = lease_ms
+        self.pause_ms = pause_ms
         self.uses_daemon = through == "daemon"
         self.store = Connection.open(daemon=self.uses_daemon)
         self.random = random.Random(f"{self.name}-{len(before)}")
@@ -50,10 +51,11 @@ class Agent:
             self._send_again(call)
         while not self.stop.exists():
             self._act()
+            time.sleep(self.random.random() * self.pause_ms / 500)
         while self._is_left():
             if not self._work():
                 self._retry()
-                time.sleep(0.05)
+                time.sleep(self.pause_ms / 1000)
         self.store.close()
 
     def _act(self) -> None:
@@ -180,7 +182,8 @@ class Agent:
             self._write_once("record.create", kind="workflow", record={"id": self._mine[-1], "name": self._mine[-1]})
 
     def _read(self) -> None:
-        self._call("record.get", kind="workflow", id=self.random.choice(NOTES))
+        for _ in range(5):
+            self._call("record.get", kind="workflow", id=self.random.choice(NOTES))
         if self._specs:
             self._call("record.get", kind="task_spec", id=self.random.choice(self._specs))
 
@@ -215,4 +218,4 @@ class Agent:
 
 
 if __name__ == "__main__":
-    Agent(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])).run()
+    Agent(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])).run()

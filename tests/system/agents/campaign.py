@@ -28,6 +28,8 @@ from taskstore_core.kinds import KINDS, LOGS
 
 PATIENCE_S = 180.0
 """How long the agents may take, once told to stop, to finish what is left."""
+_PAUSE_MS = 6
+"""What an agent rests between two things, for each agent: together they must ask for less than the machine can do."""
 _ROOT = str(Path(__file__).parents[3])
 
 
@@ -35,7 +37,7 @@ class Campaign:
     """Processes on one store. `upsets` are when another branch was checked out; `counts` what was done to them."""
 
     def __init__(self, site: Site, folder: Path, *, agents: int, worktrees: int, followers: int,
-                 lease_ms: int = 1000) -> None:
+                 lease_ms: int) -> None:
         self.folder = folder
         self.upsets: list[history.Interval] = []
         self.counts: Counter[str] = Counter()
@@ -49,11 +51,11 @@ class Campaign:
         self._daemon: contextlib.ExitStack | None = None
         self._operator = history.Recorder(folder / "operator.jsonl", "operator")
         self._ops = itertools.count()
-        self._lease_ms = lease_ms
         self._prepare(worktrees)
         self._trees = [folder / f"tree-{number}" for number in range(worktrees)]
         ways = ("daemon", "files")
-        self._commands = {f"agent-{number:02}": ["agent", str(self._stop), ways[number % 2], str(lease_ms)]
+        self._commands = {f"agent-{number:02}": ["agent", str(self._stop), ways[number % 2], str(lease_ms),
+                                                str(_PAUSE_MS * agents)]
                           for number in range(agents)}
         self._commands |= {f"follower-{number}": ["follower", ways[number % 2]] for number in range(followers)}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
