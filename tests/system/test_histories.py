@@ -119,6 +119,7 @@ PLAN = call("store.apply", 0, op="plan", ops=[{"record": {"id": key}} for key in
     [update(0, 1), delete(0.2), get(0.25, None), get(0.5, None)],
     [update(0, 1), delete(0.2, cut_off=True, answer=None), get(0.5, None)],
     [update(0, 1, op="a"), update(0.2, 2), update(0.4, 1, op="a")],  # sent again
+    [update(0, 1, op="a", cut_off=True), get(0.2, 1), update(0.4, 1, op="a")],
     [PLAN, plan_list(0.05), plan_list(0.05, "p.0", "p.1"), plan_list(0.5, "p.0", "p.1")],
 ])
 def test_good_reads(calls: list[Call]) -> None:

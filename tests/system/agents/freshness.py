@@ -20,7 +20,7 @@ def faults(calls: Sequence[Call], upsets: Iterable[Interval] = ()) -> list[str]:
     deleted = _deletions(calls)
     plans = _plans(calls)
     looks = [call for call in calls if call.ended is not None and not call.overlaps(upsets)]
-    found = [*_repeated(looks, known)]
+    found = [*_repeated(calls, upsets, known)]
     for call in looks:
         found += _old(call, known)
         found += _missing(call, known, deleted, plans)
@@ -81,11 +81,13 @@ def _old(call: Call, known: dict[str, _Known]) -> Iterator[str]:
             yield f"{call.who}'s {call.name} read {key} as of {version}, when {newest} was known"
 
 
-def _repeated(calls: Sequence[Call], known: dict[str, _Known]) -> Iterator[str]:
+def _repeated(calls: Sequence[Call], upsets: Sequence[Interval], known: dict[str, _Known]) -> Iterator[str]:
     """Writes that are not newer than what was known before; those sent again are answered as the first time."""
     tried: dict[str, int] = {}
     for call in sorted(calls, key=lambda one: one.began):
         if call.name not in WRITES or tried.setdefault(call.arguments["op"], call.began) < call.began:
+            continue
+        if call.overlaps(upsets):
             continue
         for key, version in call.versions.items():
             newest = known[key].before(call.began)
