@@ -15,6 +15,7 @@ from tests.daemons import private_folder, running_daemon
 
 from taskstore import (
     AsyncStore,
+    BusyError,
     Changed,
     Claim,
     Create,
@@ -452,6 +453,21 @@ def test_a_daemon_that_comes_later_is_used(backend: str, bare: str) -> None:
 def is_told(changes: AsyncChanges) -> bool:
     """Whether a daemon tells it."""
     return changes._link is not None
+
+
+def test_what_a_lost_daemon_did_is_unknown(backend: str, bare: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that a daemon may have taken before it was killed, and that cannot be repeated, is not called undone."""
+    monkeypatch.setattr(Lock.__init__, "__defaults__", (0.01, None))
+
+    async def work(store: AsyncStore) -> None:
+        assert await link_of(store) is not None
+        daemon.kill()
+        with Lock(Paths(bare).local("lock"), 60), pytest.raises(BusyError) as busy:
+            await store.create(Prd(title="T"))
+        assert busy.value.applied == "unknown"
+
+    with running_daemon(bare) as daemon:
+        run(backend, bare, work)
 
 
 def test_changes_outlast_a_lock(backend: str, bare: str, monkeypatch: pytest.MonkeyPatch) -> None:

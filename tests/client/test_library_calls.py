@@ -268,6 +268,19 @@ def test_a_cursor_is_not_ahead_of_what_was_taken(store: Store) -> None:
     assert told | {taken} == {"a", "b", "c", "last"}
 
 
+def test_what_a_lost_daemon_did_is_unknown(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that a daemon may have taken before it was killed, and that cannot be repeated, is not called undone."""
+    monkeypatch.setattr(Lock.__init__, "__defaults__", (0.01, None))
+    engine, _ = Engine.create(os.fspath(tmp_path))
+    engine.close()
+    with running_daemon(engine.paths.directory) as daemon, connect(directory=engine.paths.directory) as store:
+        assert store._connection.remote is not None
+        daemon.kill()
+        with Lock(engine.paths.local("lock"), 60), pytest.raises(BusyError) as busy:
+            store.create(Prd(title="T"))
+        assert busy.value.applied == "unknown"
+
+
 def test_changes_outlast_a_lock(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who has the lock for longer than anybody waits ends no iteration: what changed is told afterwards."""
     monkeypatch.setattr(Lock.__init__, "__defaults__", (0.01, None))
