@@ -98,6 +98,7 @@ def ready(word="ready"):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the campaigns too, which take minutes")
+    parser.addoption("--seconds", type=float, default=300.0, help="how long agents work in their campaign, with --long")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

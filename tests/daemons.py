@@ -7,16 +7,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 PATIENCE_S = 60.0
 
 
 @contextlib.contextmanager
-def running_daemon(directory: str, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A daemon that serves the store in `directory`, ready for connections, and ended afterwards."""
+def running_daemon(directory: str, *options: str, prefix: Sequence[str] = ()) -> Iterator["subprocess.Popen[bytes]"]:
+    """A daemon that serves the store in `directory`, ready for connections, and ended afterwards.
+
+    `prefix` are words before the command, of a program that becomes it.
+    """
     ours, theirs = os.pipe()
-    command = [sys.executable, "-m", "taskstore_daemon", "--store", directory, "--ready-fd", str(theirs), *options]
+    command = [*prefix, sys.executable, "-m", "taskstore_daemon", "--store", directory, "--ready-fd", str(theirs),
+               *options]
     with subprocess.Popen(command, pass_fds=[theirs], stdin=subprocess.DEVNULL) as daemon:
         os.close(theirs)
         with open(ours, "rb") as ready:

@@ -5,7 +5,7 @@ from typing import Self
 import anyio
 
 from taskstore_core import layout
-from taskstore_core.errors import NoStoreError
+from taskstore_core.errors import BusyError, NoStoreError
 
 from .async_connection import AsyncConnection
 from .changes import PAUSE_S
@@ -26,7 +26,7 @@ class AsyncChanges:
 
     @property
     def cursor(self) -> str:
-        """Where it is; given as `since` later, another goes on from there."""
+        """Where it is; given as `since` later, another goes on from there; what came together may be told again."""
         return self._tracker.cursor or ""
 
     async def __aenter__(self) -> Self:
@@ -43,7 +43,7 @@ class AsyncChanges:
         """The next event; cancelled, nothing of it is lost."""
         while not self._tracker.waiting:
             await self._wait()
-        return typed(self._tracker.waiting.pop(0))
+        return typed(self._tracker.hand_out())
 
     async def _begin(self) -> None:
         self._link = await self._subscribe()
@@ -79,6 +79,8 @@ class AsyncChanges:
         await anyio.sleep(PAUSE_S)  # also for a daemon that is being started anew
         try:
             await self._begin()
+        except BusyError:
+            pass  # as in `Changes`
         except NoStoreError:  # a branch without the store: another time
             if not layout.is_elsewhere(self._connection.paths):
                 raise

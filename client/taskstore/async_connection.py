@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 
 from taskstore_core import rpc
-from taskstore_core.errors import UnsupportedVersionError
+from taskstore_core.errors import BusyError, ReadOnlyError, UnsupportedVersionError
 from taskstore_core.methods import METHODS, look_up
 from taskstore_core.paths import Paths
 from taskstore_core.request import check_number
@@ -57,17 +57,23 @@ class AsyncConnection:
         if is_too_large(method, parameters):
             return await self._call_directly(method, parameters)
         parameters = prepared(method, parameters)
-        for _ in range(TRIES):
-            link = await self.link()
-            if link is None:
-                break
-            try:
-                return await link.call(method, parameters)
-            except LostError:
-                continue
-            except UnsendableError:
-                break
-        return await self._call_directly(method, parameters)
+        is_lost = False
+        try:
+            for _ in range(TRIES):
+                link = await self.link()
+                if link is None:
+                    break
+                try:
+                    return await link.call(method, parameters)
+                except LostError:
+                    is_lost = True
+                except UnsendableError:
+                    break
+            return await self._call_directly(method, parameters)
+        except (BusyError, ReadOnlyError) as error:
+            if is_lost:
+                error.applied = "unknown"  # as in `Connection`
+            raise
 
     # By a daemon
 

@@ -8,7 +8,7 @@ second (see `Lookout`).
 import time
 
 from taskstore_core import layout
-from taskstore_core.errors import NoStoreError
+from taskstore_core.errors import BusyError, NoStoreError
 
 from .events import Tracker
 from .lookout import Lookout
@@ -38,7 +38,7 @@ class Changes:
 
     @property
     def cursor(self) -> str:
-        """Where it is; given as `since` later, another goes on from there."""
+        """Where it is; given as `since` later, another goes on from there; what came together may be told again."""
         return self._tracker.cursor or ""
 
     def __enter__(self) -> "Self":
@@ -56,7 +56,7 @@ class Changes:
     def __iter__(self) -> "Iterator[dict[str, Any]]":
         while True:
             while self._tracker.waiting:
-                yield self._tracker.waiting.pop(0)
+                yield self._tracker.hand_out()
             self._wait()
 
     def _begin(self) -> None:
@@ -95,6 +95,8 @@ class Changes:
         time.sleep(PAUSE_S)  # also for a daemon that is being started anew
         try:
             self._begin()
+        except BusyError:
+            pass  # somebody is long at it: nothing can be told now, and what there is then is told next time
         except NoStoreError:
             if not layout.is_elsewhere(self._connection.paths):
                 raise

@@ -7,7 +7,7 @@ daemon may come, and is used from then on.
 
 import os
 
-from taskstore_core.errors import UnsupportedVersionError
+from taskstore_core.errors import BusyError, ReadOnlyError, UnsupportedVersionError
 from taskstore_core.methods import METHODS
 from taskstore_core.paths import Paths, discover, named
 
@@ -138,17 +138,24 @@ class Connection:
     def _call(self, method: str, parameters: "dict[str, object]", *, flush: bool) -> "Any":  # noqa: ANN401
         from .remote import LostError, UnsendableError
 
-        for _ in range(TRIES):
-            remote = self.remote
-            if remote is None:
-                break
-            try:
-                return remote.call(method, {**parameters, "flush": True} if flush else parameters)
-            except LostError:
-                self._lose(remote)
-            except UnsendableError:
-                break
-        return self._call_directly(method, parameters, flush=flush)
+        is_lost = False
+        try:
+            for _ in range(TRIES):
+                remote = self.remote
+                if remote is None:
+                    break
+                try:
+                    return remote.call(method, {**parameters, "flush": True} if flush else parameters)
+                except LostError:
+                    self._lose(remote)
+                    is_lost = True
+                except UnsendableError:
+                    break
+            return self._call_directly(method, parameters, flush=flush)
+        except (BusyError, ReadOnlyError) as error:
+            if is_lost:
+                error.applied = "unknown"  # this try did nothing, but what became of those before nobody has said
+            raise
 
     def _lose(self, remote: "Remote") -> None:
         """Let go of a daemon that went away, and look at once whether there is another."""

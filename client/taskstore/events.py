@@ -61,16 +61,31 @@ def typed(event: "dict[str, Any]") -> "Changed | Resync | BranchChanged":
 
 
 class Tracker:
-    """How far somebody has got: `cursor`, and the events that are `waiting` to be taken, as plain data.
+    """How far somebody has got: `cursor`, and the events that are `waiting` to be handed out, as plain data.
 
     Each is {"kind", "id", "op", "record"} with `record` as JSON text or None, {"resync": True} or {"branch": name}.
+    A daemon tells several changes together, with one cursor behind them: whoever has been handed some of them is still
+    before it, and goes on with all of them.
     """
 
     def __init__(self, kinds: "Sequence[str] | None", where: "dict[str, object] | None", since: str | None) -> None:
         """Raises InvalidError for a kind or a filter that makes no sense."""
         self.cursor = since
         self.waiting: list[dict[str, Any]] = []
+        self._reached = since
         self._interest = Interest(kinds, where)
+
+    def hand_out(self) -> "dict[str, Any]":
+        """The next of the events that wait."""
+        event = self.waiting.pop(0)
+        self._reach(self._reached)
+        return event
+
+    def _reach(self, cursor: str | None) -> None:
+        """Note where its holder is once everything that waits has been handed out."""
+        self._reached = cursor
+        if not self.waiting:
+            self.cursor = cursor
 
     def wanted(self) -> dict[str, object]:
         """The parameters of `changes.subscribe` that go on from here."""
@@ -81,20 +96,20 @@ class Tracker:
         """Take the answer of `changes.subscribe`."""
         if answer["fresh"]:
             self.waiting.append({"resync": True})
-        self.cursor = answer["cursor"]
+        self._reach(answer["cursor"])
 
     def take(self, method: str, parameters: "dict[str, Any]") -> None:
         """Take a notification of a daemon."""
         if method == "changes.event":
-            self.cursor = parameters["cursor"]
             for change in parameters["changes"]:
                 record = change["record"]
                 self.waiting.append({**change, "record": None if record is None else Json(to_json(record))})
+            self._reach(parameters["cursor"])
         elif method == "changes.branch_changed":
             self.waiting.append({"branch": parameters["branch"]})
         elif method == "changes.resync":
-            self.cursor = parameters["cursor"]
             self.waiting.append({"resync": True})
+            self._reach(parameters["cursor"])
 
     def look(self, engine: "Engine") -> None:
         """Take what the files say."""
@@ -105,7 +120,7 @@ class Tracker:
             self.waiting.append({"resync": True})
         self.waiting += [{"kind": change.kind.name, "id": change.key, "op": change.op,
                           "record": None if change.raw is None else Json(change.raw)} for change in fitting]
-        self.cursor = f"{found.cursor[0]}:{found.cursor[1]}"
+        self._reach(f"{found.cursor[0]}:{found.cursor[1]}")
 
 
 def _parse(text: str | None) -> "Cursor | None":

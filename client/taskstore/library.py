@@ -21,7 +21,11 @@ class Changes:
 
     @property
     def cursor(self) -> str:
-        """Given as `since` later, another goes on from here."""
+        """Given as `since` later, another goes on from here, and misses nothing.
+
+        Changes that were made together are told together, in one go: until the last of them has been taken, the cursor
+        is before all of them.
+        """
         return self._changes.cursor
 
     def __iter__(self) -> Iterator[Changed | Resync | BranchChanged]:

@@ -39,7 +39,7 @@ class ForeignError(Exception):
 DAMAGED = (ForeignError, UnicodeDecodeError, apsw.NotADBError, apsw.CorruptError, apsw.SchemaChangeError,
            apsw.MismatchError, apsw.SQLError)  # the last: a table that is gone, also with a file deleted under us
 UNWRITABLE = (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.IOError, apsw.FullError,
-              apsw.BusyError)
+              apsw.BusyError, apsw.ProtocolError)  # the last: its locks fail, which SQLite tries again and gives up
 MEMORY_MS = 24 * 3600 * 1000
 """How long a repeated `op` is known for one."""
 OP_KEY = '"op":'

@@ -56,8 +56,8 @@ class Watcher:
             while self._use_inotify:
                 try:
                     await self._watch(self._folders())
-                except (OSError, WatchfilesRustInternalError) as error:
-                    log.warning("no inotify, looking every %d ms instead: %s", _QUICK_S * 1000, error)
+                except* (OSError, WatchfilesRustInternalError) as errors:
+                    log.warning("no inotify, looking every %d ms instead: %s", _QUICK_S * 1000, errors.exceptions[0])
                     await trio.sleep(_AGAIN_S)
                 await trio.sleep(_QUICK_S)
 

@@ -15,6 +15,7 @@ from tests.daemons import private_folder, running_daemon
 
 from taskstore import (
     AsyncStore,
+    BusyError,
     Changed,
     Claim,
     Create,
@@ -38,6 +39,8 @@ from taskstore import (
 from taskstore.async_changes import AsyncChanges
 from taskstore.interface import Interface
 from taskstore.lookout import Lookout
+from taskstore_core.lock import Lock
+from taskstore_core.paths import Paths
 from taskstore_core.sockets import socket_path
 from taskstore_core.store import Store as Engine
 
@@ -450,6 +453,39 @@ def test_a_daemon_that_comes_later_is_used(backend: str, bare: str) -> None:
 def is_told(changes: AsyncChanges) -> bool:
     """Whether a daemon tells it."""
     return changes._link is not None
+
+
+def test_what_a_lost_daemon_did_is_unknown(backend: str, bare: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that a daemon may have taken before it was killed, and that cannot be repeated, is not called undone."""
+    monkeypatch.setattr(Lock.__init__, "__defaults__", (0.01, None))
+
+    async def work(store: AsyncStore) -> None:
+        assert await link_of(store) is not None
+        daemon.kill()
+        with Lock(Paths(bare).local("lock"), 60), pytest.raises(BusyError) as busy:
+            await store.create(Prd(title="T"))
+        assert busy.value.applied == "unknown"
+
+    with running_daemon(bare) as daemon:
+        run(backend, bare, work)
+
+
+def test_changes_outlast_a_lock(backend: str, bare: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who has the lock for longer than anybody waits ends no iteration: what changed is told afterwards."""
+    monkeypatch.setattr(Lock.__init__, "__defaults__", (0.01, None))
+
+    async def work(store: AsyncStore) -> None:
+        async with store.changes() as changes:
+            with Lock(Paths(bare).local("lock"), 60), open(f"{bare}/prds.jsonl", "a", encoding="utf-8") as log:  # noqa: ASYNC230 - a line
+                log.write('{"id":"x","title":"by hand","updated_at":5}\n')
+                log.flush()
+                await changes._wait()
+                assert not changes._tracker.waiting
+            event = await anext(changes)
+            assert isinstance(event, Changed)
+            assert event.id == "x"
+
+    run(backend, bare, work)
 
 
 def test_changes_are_told_as_they_happen(backend: str, directory: str) -> None:

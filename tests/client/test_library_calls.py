@@ -12,6 +12,7 @@ import pytest
 from tests.daemons import running_daemon
 
 from taskstore import (
+    BusyError,
     Changed,
     Claim,
     ConflictError,
@@ -35,6 +36,8 @@ from taskstore import (
     connect,
     now_ms,
 )
+from taskstore_core.lock import Lock
+from taskstore_core.paths import Paths
 from taskstore_core.store import Store as Engine
 
 
@@ -246,6 +249,50 @@ def test_changes_are_told_as_they_happen(store: Store, directory: str) -> None:
         told = {(event.kind, event.id): event.op for _, event in zip(range(2), changes, strict=False)
                 if isinstance(event, Changed)}
         assert told == {("task_spec", "t1"): "create", ("prd", "x"): "delete"}
+
+
+def test_a_cursor_is_not_ahead_of_what_was_taken(store: Store) -> None:
+    """Whoever took one of several changes that are told together, and goes on from its cursor, misses none of them."""
+    with store.changes() as changes:
+        store.apply([Create(Prd(id=key, title=key)) for key in "abc"])
+        taken = next(event.id for event in changes if isinstance(event, Changed))
+        cursor = changes.cursor
+    store.create(Prd(id="last", title="last"))
+    told = set()
+    with store.changes(since=cursor) as changes:
+        for event in changes:
+            assert isinstance(event, Changed)
+            told.add(event.id)
+            if event.id == "last":
+                break
+    assert told | {taken} == {"a", "b", "c", "last"}
+
+
+def test_what_a_lost_daemon_did_is_unknown(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that a daemon may have taken before it was killed, and that cannot be repeated, is not called undone."""
+    monkeypatch.setattr(Lock.__init__, "__defaults__", (0.01, None))
+    engine, _ = Engine.create(os.fspath(tmp_path))
+    engine.close()
+    with running_daemon(engine.paths.directory) as daemon, connect(directory=engine.paths.directory) as store:
+        assert store._connection.remote is not None
+        daemon.kill()
+        with Lock(engine.paths.local("lock"), 60), pytest.raises(BusyError) as busy:
+            store.create(Prd(title="T"))
+        assert busy.value.applied == "unknown"
+
+
+def test_changes_outlast_a_lock(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who has the lock for longer than anybody waits ends no iteration: what changed is told afterwards."""
+    monkeypatch.setattr(Lock.__init__, "__defaults__", (0.01, None))
+    with Store.open(directory=directory) as store, store.changes() as changes:
+        with Lock(Paths(directory).local("lock"), 60), open(f"{directory}/prds.jsonl", "a", encoding="utf-8") as log:
+            log.write('{"id":"x","title":"by hand","updated_at":5}\n')
+            log.flush()
+            with pytest.raises(BusyError):
+                store.get(Prd, "x")
+            changes._changes._wait()
+            assert not changes._changes._tracker.waiting
+        assert next(event.id for event in changes if isinstance(event, Changed)) == "x"
 
 
 def test_changes_that_fit(store: Store) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.daemons import running_daemon
 
 CALLS = "write,pwrite64,fdatasync,fsync,ftruncate"
 OPEN = """
@@ -388,6 +389,25 @@ def test_a_full_disk_refuses_writes_in_one_line_and_recovers_by_itself(small):
     assert sorted(small.ids()) == sorted(ids)
     filler.unlink()
     small.assert_sound(ids, write_first=True)
+
+
+@pytest.mark.parametrize("through", ["files", "daemon"])
+def test_a_disk_that_is_full_again_and_again(small, long, through):
+    """However often a disk fills up and is freed: what was refused is nowhere, and the next write simply works."""
+    ids, refused = small.seed(5), 0
+    with running_daemon(str(small.directory)) if through == "daemon" else contextlib.nullcontext():
+        for _ in range(100 if long else 8):
+            filler = fill(small)
+            written = [create(small, size=size) for size in (5000, 200)]
+            filler.unlink()
+            refused += written.count(None)
+            written.append(create(small, size=200))
+            assert written[0] is None
+            assert written[-1] is not None
+            ids += filter(None, written)
+            assert sorted(small.ids()) == sorted(ids)
+    assert refused
+    small.assert_sound(ids)
 
 
 def test_a_disk_that_is_full_before_the_first_write_refuses_it(small):

@@ -1,0 +1,74 @@
+"""Whether the logs hold what was acknowledged, each write once, and nothing that nobody wrote."""
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from tests.system.agents.freshness import WRITES
+from tests.system.agents.history import Call
+
+EXPECTED = {"conflict", "not_found", "busy", "exists"}
+"""What agents must be prepared for; anything else should not have happened."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A line of a log."""
+
+    key: str
+    version: int
+    op: str
+    deleted: bool = False
+
+
+def faults(calls: Sequence[Call], lines: Iterable[Line]) -> list[str]:
+    """What was not as promised."""
+    lines = list(lines)
+    return [*_lost(calls, lines), *_doubled(lines), *_unasked(calls, lines), *_changed_answers(calls),
+            *(f"{call.who}'s {call.name}: {call.error}" for call in calls if call.error and call.error not in EXPECTED)]
+
+
+def _lost(calls: Sequence[Call], lines: Sequence[Line]) -> Iterator[str]:
+    there = {(line.key, line.version, line.op) for line in lines}
+    claimed = {(line.key, line.op) for line in lines}
+    for call in calls:
+        if call.name in WRITES and call.is_done:
+            for key, version in call.versions.items():
+                op = call.arguments["op"]
+                # a claim that is sent again is answered with what has become of its task spec since
+                if (key, op) not in claimed if call.name == "task_spec.claim" else (key, version, op) not in there:
+                    yield f"lost: {call.who}'s {call.name} of {key}, version {version}"
+
+
+def _doubled(lines: Sequence[Line]) -> Iterator[str]:
+    for (key, op), count in Counter((line.key, line.op) for line in lines if line.op).items():
+        if count > 1:
+            yield f"{op} was written {count} times to {key}"
+    for (key, version), count in Counter((line.key, line.version) for line in lines).items():
+        if count > 1:
+            yield f"{key} has {count} lines of version {version}"
+
+
+def _unasked(calls: Sequence[Call], lines: Sequence[Line]) -> Iterator[str]:
+    tries = defaultdict(list)
+    for call in calls:
+        if call.name in WRITES:
+            tries[call.arguments["op"]].append(call)
+    for line in lines:
+        if not line.op:
+            if not line.deleted:  # with which a merge ends an edit that did not know of the deletion
+                yield f"nobody wrote version {line.version} of {line.key}"
+        elif not tries[line.op]:
+            yield f"nobody asked for {line.op}, which is on a line of {line.key}"
+        elif all(call.is_refused for call in tries[line.op]):
+            yield f"{line.op} was refused, and is on a line of {line.key}"
+
+
+def _changed_answers(calls: Sequence[Call]) -> Iterator[str]:
+    first: dict[str, Call] = {}
+    for call in calls:
+        if call.name in WRITES and call.is_done and call.versions:
+            before = first.setdefault(call.arguments["op"], call)
+            same = dict if call.name != "task_spec.claim" else set[str]
+            if same(before.versions) != same(call.versions):
+                yield f"{call.arguments['op']} was answered with {before.versions}, then with {call.versions}"
