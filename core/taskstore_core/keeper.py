@@ -159,6 +159,6 @@ class Keeper(Passes):
             self._bring_level(cache, outbox, sealed, kinds)
             if cache.path:
                 self._note(cache, kinds)
-        except (*DAMAGED, *UNWRITABLE):
+        except (*DAMAGED, *UNWRITABLE, ReadOnlyError):  # the last from a log that cannot be read just now
             self._drop_cache()  # what is in the log is true: the next look at the cache finds it behind
         settle(self.paths, outbox, after_ms=_SETTLE_MS)

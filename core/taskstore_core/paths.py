@@ -27,7 +27,6 @@ class Paths:
         self.directory = directory
         self.worktree = worktree
         self.git_dir = git_dir
-        self.worktree = worktree
         if git_dir is None or os.path.exists(f"{directory}/.local/outbox"):  # git came later: two outboxes lose lines
             self.private = f"{directory}/.local"
         elif directory == f"{worktree}/{STORE}":

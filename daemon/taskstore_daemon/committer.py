@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import trio
 
 from taskstore_core.errors import BusyError, TaskStoreError
+from taskstore_core.lock import Lock
 from taskstore_core.passes import BehindError
 from taskstore_core.reconcile import SwallowedError
 from taskstore_core.request import Outcome, Request
@@ -188,28 +189,37 @@ class Committer:
         return True
 
     async def _commit_when_free(self) -> None:
-        """Wait until no other process has the lock, while others use the store, and commit then."""
+        """Wait until no other process has the lock, while others use the store, and commit then.
+
+        Whoever uses the store by then may need the lock for that, and is let through; next it is our turn for both.
+        """
+        lock = await self._lock()
+        if lock is None:
+            return
+        try:
+            self._engine.alone.acquire_nowait()
+        except trio.WouldBlock:
+            lock.__exit__(None, None, None)
+            await self._engine.alone.acquire()
+            lock = await self._lock()
+        try:
+            if lock is not None:
+                await self._commit(self._queue[:GROUP], locked=True)
+        finally:
+            self._engine.alone.release()
+            if lock is not None:
+                lock.__exit__(None, None, None)
+
+    async def _lock(self) -> Lock | None:
+        """The store's lock, once it is to be had; None if it is not, and then those who wait have been told."""
         lock = self._store.lock()
         try:
             await trio.to_thread.run_sync(lock.__enter__)
         except TaskStoreError as error:
             group = self._queue[:GROUP]
             self._answer(group, [error] * len(group))
-            return
-        try:
-            await self._commit_locked()
-        finally:
-            lock.__exit__(None, None, None)
-
-    async def _commit_locked(self) -> None:
-        try:
-            self._engine.alone.acquire_nowait()
-        except trio.WouldBlock:
-            return  # whoever uses the store may need the lock for that, so both begin anew
-        try:
-            await self._commit(self._queue[:GROUP], locked=True)
-        finally:
-            self._engine.alone.release()
+            return None
+        return lock
 
     async def _commit(self, group: list[tuple[Request, Waiting]], *, locked: bool = False) -> None:
         """Carry out requests and answer them.

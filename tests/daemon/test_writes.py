@@ -267,6 +267,23 @@ async def test_busy(serving: Serving, client: Client) -> None:
         assert result_of(await writer.receive())["n"] == number
 
 
+async def test_a_turn_among_readers_and_others(serving: Serving, client: Client) -> None:
+    """A write that had to let somebody through who uses the store gets the next turn, with no reader before it."""
+    await client.create(id="x")
+    alone, path = serving.server.engine.alone, os.fspath(serving.site.private / "lock")
+    with Lock(path, 0):
+        await client.send(create(client, id="y"))
+        await wait_all_tasks_blocked()
+        await alone.acquire()
+    while not alone.statistics().tasks_waiting:  # it has the lock, and gives it back
+        await trio.lowlevel.checkpoint()
+    with Lock(path, 0):
+        alone.release()
+        await wait_all_tasks_blocked()
+        assert alone.locked()
+    assert result_of(await client.receive())["id"] == "y"
+
+
 async def test_git_and_others_go_on_and_on(serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write gets through although git is at work again whenever it was asked for missing lines, and others write."""
     site, store = serving.site, serving.server.engine.store

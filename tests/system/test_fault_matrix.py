@@ -18,8 +18,6 @@ CALLS = ("openat,read,pread64,write,pwrite64,fdatasync,fsync,ftruncate,fstat,new
          "faccessat2")
 _TRACED = ",".join(f"?{name}" for name in CALLS.split(","))
 ERRORS = ["EIO", "ENOSPC", "EROFS", "EACCES", "EINTR"]
-KNOWN = (True, "EACCES")
-_REFUSED = pytest.mark.xfail(reason="a write that stands in its log is refused where the log cannot be read after it")
 WORK = """
 from taskstore_core.methods import dispatch
 from taskstore_core.plain import to_json
@@ -84,7 +82,7 @@ def points(calls: list[tuple[str, str]], site: Site) -> list[tuple[str, str, int
 
 @pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize(("cold", "error"), [
-    pytest.param(cold, error, id=f"{('warm', 'cold')[cold]}-{error}", marks=_REFUSED if (cold, error) == KNOWN else ())
+    pytest.param(cold, error, id=f"{('warm', 'cold')[cold]}-{error}")
     for cold in (False, True) for error in ERRORS])
 def test_each_call_fails(sites: Any, long: bool, error: str, cold: bool) -> None:
     """Whichever call fails: answers are true or errors, what was acknowledged is there, what was refused is not."""
