@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .jsonl import Row
+
 _TRIES = 3
 
 
@@ -43,9 +45,11 @@ def _look(store: Store) -> "Iterator[Problem]":
     try:
         yield from _bad_lines(reports)
         yield from _merges(store)
+        drift = list(_drift(store, fresh))
+        _lay_over(store, fresh)  # lines that wait for git are read by all, and so part of what records say
         yield from check_records.look(fresh)
         yield from check_outbox.look(store)
-        yield from _drift(store, fresh)
+        yield from drift
     finally:
         fresh.close()
 
@@ -112,7 +116,8 @@ def _compare(store: Store, fresh: Cache) -> dict[str, list[str]] | None:
         differing = None
         with cache.db:  # one state for all that is read
             if all(_same_files(cache.checkpoint(kind), fresh.checkpoint(kind)) for kind in KINDS.values()):
-                differing = {kind.name: cache.differing(fresh, kind, _waiting(store, kind)) for kind in KINDS.values()}
+                differing = {kind.name: cache.differing(fresh, kind, {row[0] for row in _waiting(store, kind)})
+                             for kind in KINDS.values()}
         return differing
 
     return store.ask(ask)
@@ -122,6 +127,12 @@ def _same_files(ours: Checkpoint | None, theirs: Checkpoint | None) -> bool:
     return ours is not None and theirs is not None and ours.signature == theirs.signature
 
 
-def _waiting(store: Store, kind: Kind) -> set[str]:
+def _waiting(store: Store, kind: Kind) -> "list[Row]":
     rows = (index_or_error(kind, line.encode()) for line in store.pending(kind))
-    return {row[0] for row in rows if isinstance(row, tuple)}
+    return [row for row in rows if isinstance(row, tuple)]
+
+
+def _lay_over(store: Store, fresh: Cache) -> None:
+    with fresh.db:
+        for kind in KINDS.values():
+            fresh.put_rows(kind, _waiting(store, kind))

@@ -180,6 +180,22 @@ def test_what_records_say(store: Store, what: str) -> None:
         assert one["severity"] == {"circle": "error", "orphan": "note"}.get(one["problem"], "warning")
 
 
+def test_records_whose_lines_wait_for_git(site: Any) -> None:
+    """What waits in the outbox counts as it does for every reader: it may be needed, and it may itself be wrong."""
+    with site.open() as store:
+        dispatch(store, "record.create", {"kind": "prd", "record": {"id": "p", "title": "P"}})
+        (site.root / ".git" / "index.lock").touch()
+        for one in (spec("a", "b"), spec("b"), {"id": "c", "prd_id": "p", "phase_name": "N", "updated_at": 2**50}):
+            dispatch(store, "store.apply", {"ops": [{"op": "import", "kind": "task_spec", "record": one}]})
+        dispatch(store, "store.apply", {"ops": [{"op": "import", "kind": "prd", "record": {
+            "id": "q", "title": "Q", "updated_at": 2**50}}]})
+        assert site.lines("task_spec") == []
+        assert found(store) == [("future_stamp", "prds.jsonl", None, "q"),
+                                ("future_stamp", "task_specs.jsonl", None, "c")]
+        dispatch(store, "record.delete", {"kind": "task_spec", "id": "b"})
+        assert ("missing_need", "task_specs.jsonl", None, "a") in found(store)
+
+
 def test_a_circle_is_told_as_a_way(store: Store) -> None:
     """A circle is told in the order of its needs, and which of them to take away."""
     append(store, "prd", {"id": "p", "title": "T"})
