@@ -10,6 +10,7 @@ from .lag import Lag, joined
 from .leveling import settle
 from .outbox import is_ahead
 from .passes import Passes
+from .reconcile import SwallowedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Keeper(Passes):
             return
         try:
             self.in_turn(self.level, 0)
-        except BusyError:
+        except (BusyError, SwallowedError):
             pass
         except TaskStoreError:
             self.synced.is_due = False  # no store on this branch, say: whoever reads next hears of it

@@ -51,12 +51,17 @@ class Passes(Opened):
             return self._sync_in_memory()
 
     def in_turn(self, work: "Callable[[], T]", wait_s: float = WAIT_S) -> "T":
-        """What `work` gives, done with the lock held; where git must be asked for it, that is done without."""
+        """What `work` gives, done with the lock held; where git must be asked for it, that is done without.
+
+        Who is resident serves others meanwhile, and asks by itself: for it SwallowedError is raised.
+        """
         while True:
             try:
                 with self.lock(wait_s):
                     return work()
             except SwallowedError as error:
+                if self._resident:
+                    raise
                 self.ask_git(error)
 
     def ask_git(self, error: SwallowedError) -> None:
@@ -69,7 +74,12 @@ class Passes(Opened):
         if self._asked < _TRIES:
             self._verdict = self._answer(error)
         else:
-            self.quiet.note()
+            self.do_without_git()
+
+    def do_without_git(self) -> None:
+        """Have the next pass look for nothing that git may have swallowed; a later one will."""
+        self._asked = _TRIES
+        self.quiet.note()
 
     def _answer(self, error: SwallowedError) -> Verdict | None:
         """What git says of missing lines; None where another process has asked meanwhile, and knows it by now."""

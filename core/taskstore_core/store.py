@@ -40,7 +40,8 @@ class Store:
         """Open the store at `paths`; raises NoStoreError, UnsupportedVersionError.
 
         `resident` is for a process that lives long, serves others and never forks without exec: it keeps the lock's and
-        the logs' descriptors, and its cache follows its writes later (see `lag`).
+        the logs' descriptors, its cache follows its writes later (see `lag`), and what reads or writes may raise
+        SwallowedError, which is for `ask_git`.
         """
         self.paths = paths
         self._keeper = Keeper(paths, resident=resident)
@@ -237,6 +238,10 @@ class Store:
     def ask_git(self, error: "SwallowedError") -> None:
         """Ask git about what a pass has missed, for the next one. Takes long; other threads may use the store."""
         self._keeper.ask_git(error)
+
+    def do_without_git(self) -> None:
+        """Have the next pass go on without git's answer; what it may have swallowed is looked for later."""
+        self._keeper.do_without_git()
 
     def settle(self) -> None:
         """Fsync the logs that this store wrote to; what cannot be done now is left for later."""

@@ -81,6 +81,7 @@ class Committer:
         self._closing = False
         self._took_s = 0.0
         self._synced_s = 0.0
+        self._has_asked = False  # git, for what waits
         self._writer: object = None
 
     def put(self, waiting: Waiting, who: object = None) -> None:
@@ -160,7 +161,17 @@ class Committer:
 
     def _commit_now(self, requests: Sequence[Request], *, at_once: bool = False) -> Outcomes:
         with self._store.lock(0):
+            return self._commit_locked(requests, at_once=at_once)
+
+    def _commit_locked(self, requests: Sequence[Request], *, at_once: bool = False) -> Outcomes:
+        """Raises SwallowedError if git must be asked, once for a group: after that it goes on without the answer."""
+        try:
             return self._store.commit_locked(requests, at_once=at_once)
+        except SwallowedError:
+            if not self._has_asked:
+                raise
+        self._store.do_without_git()
+        return self._store.commit_locked(requests)
 
     async def _commit_next(self) -> None:
         """Commit what waits. Where git must be asked first, others use the store meanwhile."""
@@ -168,6 +179,7 @@ class Committer:
             if not await self._commit_if_free():
                 await self._commit_when_free()
         except SwallowedError as error:
+            self._has_asked = True
             try:
                 await trio.to_thread.run_sync(self._store.ask_git, error)
             except TaskStoreError as failure:
@@ -235,6 +247,7 @@ class Committer:
                 raise
             outcomes = _failed(error, len(group))
         seconds = time.perf_counter() - began
+        self._has_asked = False
         self._answer(group, outcomes)
         self._note(len(group), seconds)
 
@@ -242,7 +255,7 @@ class Committer:
         """A few small writes on the loop if nothing is in their way; otherwise in a thread."""
         requests = [request for request, _ in group]
         if locked:
-            return await trio.to_thread.run_sync(self._store.commit_locked, requests)
+            return await trio.to_thread.run_sync(self._commit_locked, requests)
         if self._is_quick(len(group), sum(waiting.size for _, waiting in group)):
             with contextlib.suppress(BehindError):
                 return self._commit_now(requests, at_once=True)

@@ -6,9 +6,10 @@ committer's; what they put off is done here: the cache follows, lines that waite
 """
 
 import contextlib
+import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -41,6 +42,8 @@ _LOOK_S = 0.02
 """Between two looks whether git is quiet."""
 _PAUSE_S = 0.01
 """Without a write, after which the cache follows."""
+_ASKS = 2
+"""Times that git is asked about missing lines, before something is done without its answer."""
 _LONG_S = 0.1
 """Work in a thread that takes longer may have needed much memory."""
 
@@ -92,14 +95,29 @@ class Engine:
 
         Without `tell`, `on_change` is not called for that.
         """
-        async with self.alone:
-            if self._is_fresh(kinds):
-                return self.store.trusting(work)
-            with self._synced():
-                answer = await trio.to_thread.run_sync(work, self.store)
-        if tell:
+        async def attempt() -> tuple[T, bool]:
+            async with self.alone:
+                if self._is_fresh(kinds):
+                    return self.store.trusting(work), False
+                with self._synced():
+                    return await trio.to_thread.run_sync(work, self.store), True
+
+        answer, is_news = await self._asking(attempt)
+        if is_news and tell:
             self._changed()
         return answer
+
+    async def _asking(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """What comes of an attempt to use the store, made anew when git had to be asked, while others use it."""
+        for tries in itertools.count():
+            try:
+                return await attempt()
+            except SwallowedError as error:
+                if tries < _ASKS:
+                    await trio.to_thread.run_sync(self.store.ask_git, error)
+                else:
+                    self.store.do_without_git()
+        raise AssertionError  # there is no end to count to
 
     async def at_length(self, work: Callable[[Store], T]) -> T:
         """Read much in a thread, with a store of its own, so that others go on meanwhile."""
@@ -121,12 +139,16 @@ class Engine:
 
     async def refresh(self) -> None:
         """Take in what somebody else changed."""
-        async with self.alone:
-            if self.store.holds(ALL) and not self.store.is_head_due:
-                return
-            with self._synced():
-                await trio.to_thread.run_sync(self.store.look, ALL)
-        self._changed()
+        async def attempt() -> bool:
+            async with self.alone:
+                if self.store.holds(ALL) and not self.store.is_head_due:
+                    return False
+                with self._synced():
+                    await trio.to_thread.run_sync(self.store.look, ALL)
+            return True
+
+        if await self._asking(attempt):
+            self._changed()
 
     @contextlib.contextmanager
     def _synced(self) -> Iterator[None]:
