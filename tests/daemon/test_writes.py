@@ -267,10 +267,11 @@ async def test_busy(serving: Serving, client: Client) -> None:
         assert result_of(await writer.receive())["n"] == number
 
 
-async def test_a_turn_among_readers_and_others(serving: Serving, client: Client) -> None:
+async def test_a_turn_among_readers_and_others(unwatched: Serving) -> None:
     """A write that had to let somebody through who uses the store gets the next turn, with no reader before it."""
+    client = await unwatched.connect()
     await client.create(id="x")
-    alone, path = serving.server.engine.alone, os.fspath(serving.site.private / "lock")
+    alone, path = unwatched.server.engine.alone, os.fspath(unwatched.site.private / "lock")
     with Lock(path, 0):
         await client.send(create(client, id="y"))
         await wait_all_tasks_blocked()

@@ -10,7 +10,7 @@ from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
-SHORT, LONG = 2_000, 1_000_000
+SHORT, LONG = 1_000, 1_000_000
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -21,7 +21,7 @@ def test_a_bug_is_caught() -> None:
     """The script tells a test that fails from one that does not."""
     (bug,) = [bug for bug in bugs() if bug.name == QUICK]
     assert catch(bug) == bug.caught_by[0]
-    assert catch(bug, ["tests/core/test_records.py"]) == ""
+    assert catch(bug, ["tests/merge/test_table.py"]) == ""
 
 
 @pytest.mark.long
