@@ -267,21 +267,27 @@ async def test_busy(serving: Serving, client: Client) -> None:
         assert result_of(await writer.receive())["n"] == number
 
 
-async def test_a_turn_among_readers_and_others(unwatched: Serving) -> None:
+async def test_a_turn_among_readers_and_others(unwatched: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that had to let somebody through who uses the store gets the next turn, with no reader before it."""
-    client = await unwatched.connect()
+    client, server = await unwatched.connect(), unwatched.server
     await client.create(id="x")
-    alone, path = unwatched.server.engine.alone, os.fspath(unwatched.site.private / "lock")
+    path, real, had = os.fspath(unwatched.site.private / "lock"), server.committer._lock, trio.Event()
+
+    async def lock() -> Lock | None:
+        found = await real()
+        had.set()
+        return found
+
+    monkeypatch.setattr(server.committer, "_lock", lock)
     with Lock(path, 0):
         await client.send(create(client, id="y"))
         await wait_all_tasks_blocked()
-        await alone.acquire()
-    while not alone.statistics().tasks_waiting:  # it has the lock, and gives it back
-        await trio.lowlevel.checkpoint()
+        await server.engine.alone.acquire()
+    await had.wait()  # and then it gave it back
     with Lock(path, 0):
-        alone.release()
+        server.engine.alone.release()
         await wait_all_tasks_blocked()
-        assert alone.locked()
+        assert server.engine.alone.locked()
     assert result_of(await client.receive())["id"] == "y"
 
 
