@@ -114,7 +114,8 @@ def test_sqlite_fails(sites: Any, long: bool, call: str, file: str, error: str) 
     """
     begin = seeded(sites())
     failed = 0
-    for times, when in LONG if long else SHORT:
+    short = SHORT[:1] if error == "BusyError" else SHORT  # which waits 5 s each time
+    for times, when in LONG if long else short:
         site = sites.copy(begin)
         done = site.run(WORK, call, file, error, str(times), when)
         assert done.status == 0, (times, when, done.err)
