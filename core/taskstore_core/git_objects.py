@@ -7,7 +7,7 @@ import os
 import subprocess
 from contextlib import closing
 
-from .git import environment
+from .git import common_dir, environment
 from .paths import Paths
 
 TYPE_CHECKING = False
@@ -21,11 +21,15 @@ _STAGES = range(4)
 _RECENT = 50  # commits that HEAD and the stash have been at
 _TIPS = 200  # branches, the last changed first
 _PATIENCE_S = 60
+_GRANULARITY_S = 2  # of a file system's times, at the worst
 
 
-def held(paths: Paths, log: str, lines: "Collection[str]") -> set[str]:
-    """Those of `lines` that stand in any version of a log that git holds; none where git cannot be asked."""
-    return _found(paths, log, lines, lambda: [*_tips(paths), *_past(paths)])
+def held(paths: Paths, log: str, lines: "Collection[str]", since_ms: int = 0) -> set[str]:
+    """Those of `lines` that stand in any version of a log that git holds; none where git cannot be asked.
+
+    None of them was written before `since_ms`, so that what git stored before that need not be read.
+    """
+    return _found(paths, log, lines, lambda: [*_tips(paths), *_past(paths)], since_ms)
 
 
 def reachable(paths: Paths, log: str, lines: "Collection[str]") -> set[str]:
@@ -33,7 +37,8 @@ def reachable(paths: Paths, log: str, lines: "Collection[str]") -> set[str]:
     return _found(paths, log, lines, lambda: [*_tips(paths)])
 
 
-def _found(paths: Paths, log: str, lines: "Collection[str]", commits: "Callable[[], list[str]]") -> set[str]:
+def _found(paths: Paths, log: str, lines: "Collection[str]", commits: "Callable[[], list[str]]",
+           since_ms: int = 0) -> set[str]:
     """Those of `lines` that stand in the log as the index or one of the `commits` has it."""
     if paths.git_dir is None or paths.worktree is None or not lines:
         return set()
@@ -43,7 +48,7 @@ def _found(paths: Paths, log: str, lines: "Collection[str]", commits: "Callable[
     try:
         blobs = _blobs(paths, [f"{commit}:{name}" for commit in dict.fromkeys(commits())]
                        + [f":{n}:{name}" for n in _STAGES])
-        with closing(_contents(paths, blobs)) as contents:
+        with closing(_contents(paths, _younger(paths, blobs, since_ms))) as contents:
             for content in contents:
                 found.update(wanted[raw] for raw in wanted.keys() & set(content.split(b"\n")))
                 if len(found) == len(wanted):
@@ -97,6 +102,25 @@ def _blobs(paths: Paths, names: list[str]) -> list[str]:
         words += [line.split() for line in answers]
         names = names[len(answers) + 1:] if done.returncode else []
     return list(dict.fromkeys(line[1] for line in words if len(line) == 2 and line[0] == "blob"))  # noqa: PLR2004
+
+
+def _younger(paths: Paths, blobs: list[str], since_ms: int) -> list[str]:
+    """The blobs without those that lie in a file of their own which was written, or found again, before `since_ms`.
+
+    There may be a hundred versions of a large log, and reading them takes seconds; of one in a pack this is not known.
+    """
+    assert paths.git_dir is not None  # noqa: S101 - git was asked there
+    objects = f"{common_dir(paths.git_dir)}/objects"
+    since = since_ms / 1000 - _GRANULARITY_S
+    younger = []
+    for blob in blobs:
+        try:
+            is_older = os.stat(f"{objects}/{blob[:2]}/{blob[2:]}").st_mtime < since
+        except OSError:
+            is_older = False
+        if not is_older:
+            younger.append(blob)
+    return younger
 
 
 def _contents(paths: Paths, blobs: list[str]) -> "Generator[bytes]":

@@ -41,7 +41,9 @@ class SwallowedError(Exception):
 
         found: set[tuple[str, str]] = set()
         for log in dict.fromkeys(one.log for one in self.missing):
-            found |= {(log, line) for line in held(paths, log, {one.line for one in self.missing if one.log == log})}
+            those = [one for one in self.missing if one.log == log]
+            lines = held(paths, log, {one.line for one in those}, min(one.at for one in those))
+            found |= {(log, line) for line in lines}
         return Verdict(self.stamp, {(one.log, one.line) for one in self.missing}, found)
 
 

@@ -4,17 +4,17 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import Site
 
-from taskstore_core import reconcile
+from taskstore_core import git_objects, reconcile
 from taskstore_core.batch import Operation
 from taskstore_core.kinds import KINDS
-from taskstore_core.paths import discover
+from taskstore_core.paths import Paths, discover
 from taskstore_core.quiet import PATIENCE_MS, QUIET_MS, Quiet
 from taskstore_core.source import Source
 from taskstore_core.store import Store
@@ -442,6 +442,34 @@ def test_git_at_work_between_look_and_append(site: Site, git: Callable[..., str]
         assert ids(store) == {"p1"}
         assert store.flush(LONG_S)
     assert logged(site) == ["p1"]
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_only_what_git_has_stored_since_is_read(site: Site, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch, *,
+                                                is_old: bool) -> None:
+    """What git had stored before a line was written cannot hold it."""
+    read: list[str] = []
+    real = git_objects._contents
+
+    def contents(paths: Paths, blobs: list[str]) -> Generator[bytes]:
+        read.extend(blobs)
+        return real(paths, blobs)
+
+    monkeypatch.setattr(git_objects, "_contents", contents)
+    with site.open() as store:
+        create(store, "p0")
+        git("add", "-A")
+        git("commit", "-qm", "x")
+        stored = git("rev-parse", "HEAD:.taskstore/prds.jsonl")
+        for path in (site.root / ".git" / "objects").glob("??/*") if is_old else ():
+            os.utime(path, (1, 1))
+        site.calm()
+        before = site.log().read_bytes()
+        create(store, "p1")
+        replace(site.log(), before)
+        assert ids(store) == {"p0", "p1"}
+    assert logged(site) == ["p0", "p1"]
+    assert (stored in read) is not is_old
 
 
 def test_without_a_git_to_ask(site: Site, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
