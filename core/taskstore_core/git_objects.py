@@ -12,7 +12,7 @@ from .paths import Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
 _HEADS = ("HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD")
 _PAST_HEADS = ("ORIG_HEAD", "AUTO_MERGE")
@@ -21,41 +21,39 @@ _STAGES = range(4)
 _RECENT = 50  # commits that HEAD and the stash have been at
 _TIPS = 200  # branches, the last changed first
 _PATIENCE_S = 60
-_GRANULARITY_S = 2  # of a file system's times, at the worst
+_FINE_MS = 50  # of a file system's times, as the kernel's clock ticks
+_COARSE_MS = 2000  # of one that keeps no parts of a second, at the worst
 
 
-def held(paths: Paths, log: str, lines: "Collection[str]", since_ms: int = 0) -> set[str]:
+def held(paths: Paths, log: str, lines: "Mapping[str, int]") -> set[str]:
     """Those of `lines` that stand in any version of a log that git holds; none where git cannot be asked.
 
-    None of them was written before `since_ms`, so that what git stored before that need not be read.
+    `lines` are with when they were written, in Unix ms: what git stored before that need not be read for them.
     """
-    return _found(paths, log, lines, lambda: [*_tips(paths), *_past(paths)], since_ms)
+    return _found(paths, log, lines, lambda: [*_tips(paths), *_past(paths)])
 
 
-def reachable(paths: Paths, log: str, lines: "Collection[str]") -> set[str]:
+def reachable(paths: Paths, log: str, lines: "Mapping[str, int]") -> set[str]:
     """Those that stand in a version which a checkout, merge or `stash pop` brings: not what only a reflog knows yet."""
     return _found(paths, log, lines, lambda: [*_tips(paths)])
 
 
-def _found(paths: Paths, log: str, lines: "Collection[str]", commits: "Callable[[], list[str]]",
-           since_ms: int = 0) -> set[str]:
+def _found(paths: Paths, log: str, lines: "Mapping[str, int]", commits: "Callable[[], list[str]]") -> set[str]:
     """Those of `lines` that stand in the log as the index or one of the `commits` has it."""
     if paths.git_dir is None or paths.worktree is None or not lines:
         return set()
     name = os.path.relpath(paths.file(log), paths.worktree)
-    wanted = {line.encode(): line for line in lines}
-    found: set[str] = set()
+    left = {line.encode(): at for line, at in lines.items()}
     try:
         blobs = _blobs(paths, [f"{commit}:{name}" for commit in dict.fromkeys(commits())]
                        + [f":{n}:{name}" for n in _STAGES])
-        with closing(_contents(paths, _younger(paths, blobs, since_ms))) as contents:
+        with closing(_contents(paths, _worth_reading(paths, blobs, left))) as contents:
             for content in contents:
-                found.update(wanted[raw] for raw in wanted.keys() & set(content.split(b"\n")))
-                if len(found) == len(wanted):
-                    break
+                for raw in left.keys() & set(content.split(b"\n")):
+                    del left[raw]
     except (OSError, subprocess.SubprocessError, ValueError):
         return set()  # a line that is appended twice does no harm
-    return found
+    return {line for line in lines if line.encode() not in left}
 
 
 def _tips(paths: Paths) -> "Iterator[str]":
@@ -104,26 +102,35 @@ def _blobs(paths: Paths, names: list[str]) -> list[str]:
     return list(dict.fromkeys(line[1] for line in words if len(line) == 2 and line[0] == "blob"))  # noqa: PLR2004
 
 
-def _younger(paths: Paths, blobs: list[str], since_ms: int) -> list[str]:
-    """The blobs without those that lie in a file of their own which was written, or found again, before `since_ms`.
+def _worth_reading(paths: Paths, blobs: list[str], left: "Mapping[bytes, int]") -> "Iterator[str]":
+    """The blobs, one by one, that may hold what is still `left` to be found (→ when it was written, in Unix ms).
 
-    There may be a hundred versions of a large log, and reading them takes seconds; of one in a pack this is not known.
+    The newest come first, as they have most of it: there may be a hundred versions of a large log, and reading them
+    takes seconds. How old one in a pack is, is not known.
     """
     assert paths.git_dir is not None  # noqa: S101 - git was asked there
     objects = f"{common_dir(paths.git_dir)}/objects"
-    since = since_ms / 1000 - _GRANULARITY_S
-    younger = []
-    for blob in blobs:
-        try:
-            is_older = os.stat(f"{objects}/{blob[:2]}/{blob[2:]}").st_mtime < since
-        except OSError:
-            is_older = False
-        if not is_older:
-            younger.append(blob)
-    return younger
+    stored = {blob: _stored_ms(f"{objects}/{blob[:2]}/{blob[2:]}") for blob in blobs}
+    loose = {blob: ms for blob, ms in stored.items() if ms is not None}
+    for blob in sorted(loose, key=loose.__getitem__, reverse=True):
+        if not left or loose[blob] < min(left.values()):
+            break
+        yield blob
+    for blob in stored.keys() - loose.keys():
+        if left:
+            yield blob
 
 
-def _contents(paths: Paths, blobs: list[str]) -> "Generator[bytes]":
+def _stored_ms(path: str) -> int | None:
+    """When an object was written to a file of its own, or found there again, in Unix ms at the latest."""
+    try:
+        ms, part_ns = divmod(os.stat(path).st_mtime_ns, 1_000_000)
+    except OSError:
+        return None
+    return ms + (_FINE_MS if part_ns else _COARSE_MS)
+
+
+def _contents(paths: Paths, blobs: "Iterable[str]") -> "Generator[bytes]":
     """What is in each blob, by one command for all."""
     with subprocess.Popen([*_command(paths), "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, env=_environment()) as process:

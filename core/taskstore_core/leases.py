@@ -64,7 +64,10 @@ def granted(spec: str, by: str, lease_ms: int, op: str | None, op_sum: str) -> L
 
 
 def unknown(spec: str) -> Lease:
-    """A lease for a spec that runs although no lease is known: a person or another clone set it running."""
+    """A lease for a spec that runs although no lease is known: a person or another clone set it running.
+
+    It is over when the spec no longer runs, also where git has brought a version of before back.
+    """
     return Lease(spec, "", "", clock.uptime_ms() + DEFAULT_MS, clock.boot_id())
 
 
@@ -90,12 +93,13 @@ class Leases:
         """The lease that a claim with this `op` was given."""
         return self._one("op", op)
 
-    def all_live(self) -> dict[str, bool]:
-        """Every task spec that a lease is known of, and whether it is live."""
+    def tokens(self) -> dict[str, str | None]:
+        """The token of every lease by its task spec: "" if it is nobody's, None if it has ended."""
         try:
             db = self._opened()
-            return {} if db is None else {spec: bool(live) for spec, live in db.execute(
-                "SELECT spec, boot = ? AND until > ? FROM leases", (clock.boot_id(), clock.uptime_ms()))}
+            return {} if db is None else {str(spec): token for spec, token in db.execute(
+                "SELECT spec, CASE WHEN boot = ? AND until > ? THEN token END FROM leases",
+                (clock.boot_id(), clock.uptime_ms()))}
         except apsw.Error:
             self.close()
             return {}

@@ -14,7 +14,7 @@ from .source import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from .cache import Cache
     from .change import Known
@@ -71,19 +71,19 @@ def absent(store: "Store") -> list[Lost]:
 
 
 def among(paths: Paths, found: "Collection[Lost]",
-          ask: "Callable[[Paths, str, Collection[str]], set[str]]") -> set[Lost]:
+          ask: "Callable[[Paths, str, Mapping[str, int]], set[str]]") -> set[Lost]:
     """Those whose lines git has, by a function of `git_objects`."""
     there: set[Lost] = set()
     for kind in dict.fromkeys(lost.kind for lost in found):
         those = [lost for lost in found if lost.kind is kind]
-        lines = ask(paths, kind.log, {lost.line for lost in those})
+        lines = ask(paths, kind.log, {lost.line: lost.at for lost in those})
         there.update(lost for lost in those if lost.line in lines)
     return there
 
 
 def standing(paths: Paths, found: "Collection[Lost]") -> set[Lost]:
     """Those whose lines stand in their logs again. Each log is read once."""
-    def ask(_: Paths, log: str, lines: "Collection[str]") -> set[str]:
+    def ask(_: Paths, log: str, lines: "Mapping[str, int]") -> set[str]:
         there = _lines(paths, log)
         return {line for line in lines if line.encode() in there}
 

@@ -60,11 +60,11 @@ def ready(view: "View", prd_id: str | None = None) -> "Iterator[tuple[str, str]]
     running = [key for (key,) in view.cache.db.execute(
         "SELECT id FROM task_specs_rows WHERE status = 'running' AND NOT deleted ORDER BY created_at, id")
         if key not in written]
-    live = view.all_live()
+    tokens = view.tokens()
     for key in running:
-        if key not in live:
+        if key not in tokens:
             view.notice(key)
-    lapsed = [key for key in running if not live.get(key, True)]
+    lapsed = [key for key in running if tokens.get(key, "") is None]
     streams = [_stream(view, "s.status = 'pending'", [], prd_id)]
     ours = _changed(view)
     if lapsed:
@@ -73,7 +73,7 @@ def ready(view: "View", prd_id: str | None = None) -> "Iterator[tuple[str, str]]
         streams.append(_stream(view, "s.id IN (SELECT value FROM json_each(?)) AND s.status = 'running'",
                                [json.dumps(lapsed)], prd_id))
     unchanged = ((created_at, key, raw) for created_at, key, raw in heapq.merge(*streams)
-                 if key not in written and key not in ours and not live.get(key, False))
+                 if key not in written and key not in ours and not tokens.get(key))
     for _, key, raw in heapq.merge(unchanged, _among(view, ours, prd_id)):
         yield key, raw
 
@@ -125,7 +125,7 @@ def obstacle(view: "View", key: str) -> str:
     if status == "running" and view.lease(key) is None:
         view.notice(key)
     lease = view.lease(key)
-    if lease is not None and lease.is_live():
+    if lease is not None and lease.is_live() and (lease.token or status == "running"):
         return _held(lease.by, lease.until)
     waiting = [need for need in view.needs(key) if _status(view, "task_spec", need) != "complete"]
     if waiting:

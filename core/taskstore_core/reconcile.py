@@ -41,9 +41,11 @@ class SwallowedError(Exception):
 
         found: set[tuple[str, str]] = set()
         for log in dict.fromkeys(one.log for one in self.missing):
-            those = [one for one in self.missing if one.log == log]
-            lines = held(paths, log, {one.line for one in those}, min(one.at for one in those))
-            found |= {(log, line) for line in lines}
+            those: dict[str, int] = {}
+            for one in self.missing:
+                if one.log == log:
+                    those[one.line] = min(one.at, those.get(one.line, one.at))
+            found |= {(log, line) for line in held(paths, log, those)}
         return Verdict(self.stamp, {(one.log, one.line) for one in self.missing}, found)
 
 

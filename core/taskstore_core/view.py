@@ -147,17 +147,17 @@ class View:
         lease = self.lease(found.spec) if found is not None else None
         return lease if lease is not None and lease.op == op else None
 
-    def all_live(self) -> dict[str, bool]:
-        """Every task spec that a lease is known of, and whether it is live; what this group gave is."""
-        found = self.held.all_live()
+    def tokens(self) -> dict[str, str | None]:
+        """The token of every lease by its task spec: "" if it is nobody's, None if it has ended."""
+        found = self.held.tokens()
         for view in reversed(list(self._views())):
             for spec, lease in view.leases.items():
                 if lease is None:
                     found.pop(spec, None)
                 else:
-                    found[spec] = True
+                    found[spec] = lease.token
         for spec in self.noticed:
-            found.setdefault(spec, True)
+            found.setdefault(spec, "")
         return found
 
     def end_lease(self, spec: str) -> None:

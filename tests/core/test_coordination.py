@@ -532,6 +532,18 @@ def test_a_spec_that_a_person_set_running_is_held(store: Store, clocks: Any) -> 
     assert claim(store)["id"] == "x"
 
 
+def test_what_git_brings_back_as_pending_is_free(store: Store, other: Store) -> None:
+    """Seen running under no lease on one branch, pending on the next: nobody holds it, and it can be claimed."""
+    append(store, id="x", status="running", updated_at=2)
+    assert ready(store) == []
+    append(store, id="x", status="pending", updated_at=3)  # as a merge or another branch would
+    assert ready(other) == ["x"]
+    claimed = claim(other, id="x")
+    assert ready(store) == []
+    assert claim(store) is None
+    assert settle(store, "heartbeat", claimed)["by"] == "me"
+
+
 # The file of leases
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -444,25 +444,35 @@ def test_git_at_work_between_look_and_append(site: Site, git: Callable[..., str]
     assert logged(site) == ["p1"]
 
 
-@pytest.mark.parametrize("is_old", [True, False])
-def test_only_what_git_has_stored_since_is_read(site: Site, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch, *,
-                                                is_old: bool) -> None:
-    """What git had stored before a line was written cannot hold it."""
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The blobs that were read."""
     read: list[str] = []
     real = git_objects._contents
 
-    def contents(paths: Paths, blobs: list[str]) -> Generator[bytes]:
-        read.extend(blobs)
-        return real(paths, blobs)
+    def contents(paths: Paths, blobs: Iterable[str]) -> Generator[bytes]:
+        return real(paths, (read.append(blob) or blob for blob in blobs))  # type: ignore[func-returns-value]
 
     monkeypatch.setattr(git_objects, "_contents", contents)
+    return read
+
+
+def stored_at(site: Site, when: float, name: str = "??/*") -> None:
+    """Make git's objects appear to have been stored at a time."""
+    for path in (site.root / ".git" / "objects").glob(name):
+        os.utime(path, (when, when))
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_only_what_git_has_stored_since_is_read(site: Site, git: Callable[..., str], read: list[str], *,
+                                                is_old: bool) -> None:
+    """What git had stored before a line was written cannot hold it."""
     with site.open() as store:
         create(store, "p0")
         git("add", "-A")
         git("commit", "-qm", "x")
         stored = git("rev-parse", "HEAD:.taskstore/prds.jsonl")
-        for path in (site.root / ".git" / "objects").glob("??/*") if is_old else ():
-            os.utime(path, (1, 1))
+        stored_at(site, time.time() + (-1 if is_old else 60))
         site.calm()
         before = site.log().read_bytes()
         create(store, "p1")
@@ -470,6 +480,23 @@ def test_only_what_git_has_stored_since_is_read(site: Site, git: Callable[..., s
         assert ids(store) == {"p0", "p1"}
     assert logged(site) == ["p0", "p1"]
     assert (stored in read) is not is_old
+
+
+def test_what_git_has_stored_last_is_read_first(site: Site, git: Callable[..., str], read: list[str]) -> None:
+    """What has the missing lines is most often what git has just made of them, and then nothing else is read."""
+    with site.open() as store:
+        create(store, "p0")
+        git("add", "-A")
+        git("commit", "-qm", "x")
+        site.calm()
+        create(store, "p1")
+        git("stash")
+        stashed = git("rev-parse", "stash@{0}:.taskstore/prds.jsonl")
+        stored_at(site, time.time() + 60)
+        stored_at(site, time.time() + 61, f"{stashed[:2]}/{stashed[2:]}")
+        site.calm()
+        assert ids(store) == {"p0"}
+    assert read == [stashed]
 
 
 def test_without_a_git_to_ask(site: Site, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,8 +112,8 @@ class Model:
         spec = self.live("task_spec").get(key)
         if spec is None or spec.record["status"] not in {"pending", "running"}:
             return False
-        lease = self.leases.get(key)
-        if lease.live if lease is not None else spec.record["status"] == "running":
+        lease = self.leases.get(key, Lease())
+        if lease.live and (lease.token or spec.record["status"] == "running"):
             return False
         prd = self.live("prd").get(spec.record.get("prd_id", ""))
         specs = self.live("task_spec")

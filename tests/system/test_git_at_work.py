@@ -54,6 +54,11 @@ class Repository:
         commit = self.run("commit-tree", tree, "-p", branch, "-m", "beside").stdout.strip()
         self.run("update-ref", f"refs/heads/{branch}", commit)
 
+    def commit_now_and_then(self, turn: int) -> None:
+        """Commit what was written, as people do: what takes it all away and brings it back costs by the line."""
+        if turn % 25 == 0:
+            self.run("commit", "-qam", "lines")
+
     def held(self) -> set[str]:
         """The ids in every version of the log that git has, stashes and what only a reflog knows too."""
         commits = self.run("log", "--all", "--reflog", "--format=%H").stdout.split()
@@ -74,16 +79,19 @@ def merge(git: Repository, _: int) -> None:
     git.try_to("merge", "-q", "-m", "merge", "other")
 
 
-def stash(git: Repository, _: int) -> None:
+def stash(git: Repository, turn: int) -> None:
+    git.commit_now_and_then(turn)
     if "No local changes" not in git.run("stash").stdout:
         git.try_to("stash", "pop")
 
 
-def rebase(git: Repository, _: int) -> None:
+def rebase(git: Repository, turn: int) -> None:
+    git.commit_now_and_then(turn)
     git.run("commit", "-qm", "mine", "--allow-empty")
     git.commit_beside("other")
     if not git.try_to("rebase", "-q", "--autostash", "other"):
         git.run("rebase", "--abort")  # which brings back what was put aside
+    git.run("update-ref", "refs/heads/other", "HEAD")  # or each turn would have one commit more to replay
 
 
 def refused_merge(git: Repository, _: int) -> None:
