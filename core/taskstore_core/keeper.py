@@ -10,6 +10,7 @@ from .lag import Lag, joined
 from .leveling import settle
 from .outbox import is_ahead
 from .passes import Passes
+from .quiet import UnfinishedError
 from .reconcile import SwallowedError
 
 TYPE_CHECKING = False
@@ -122,12 +123,12 @@ class Keeper(Passes):
         try:
             cache.db.execute("BEGIN IMMEDIATE")
             try:
-                self._bring_level(cache, outbox, lag.sealed, lag.kinds())
+                self._bring_level(cache, outbox, lag.sealed, lag.kinds(), self.quiet)
                 cache.db.execute("COMMIT")
             finally:
                 if cache.db.in_transaction:
                     cache.db.execute("ROLLBACK")
-        except (*DAMAGED, *UNWRITABLE):
+        except (*DAMAGED, *UNWRITABLE, UnfinishedError):
             return False
         self.lag = None
         self._note(cache, KINDS.values())
@@ -157,9 +158,9 @@ class Keeper(Passes):
     def _follow_now(self, cache: Cache, outbox: "Outbox", sealed: "Sealed") -> None:
         kinds = [LOGS[name] for name in sealed]
         try:
-            self._bring_level(cache, outbox, sealed, kinds)
+            self._bring_level(cache, outbox, sealed, kinds, self.quiet)
             if cache.path:
                 self._note(cache, kinds)
-        except (*DAMAGED, *UNWRITABLE, ReadOnlyError):  # the last from a log that cannot be read just now
+        except (*DAMAGED, *UNWRITABLE, ReadOnlyError, UnfinishedError):  # from a log, the last two
             self._drop_cache()  # what is in the log is true: the next look at the cache finds it behind
         settle(self.paths, outbox, after_ms=_SETTLE_MS)

@@ -5,6 +5,7 @@ from .clock import now_ms
 from .errors import ReadOnlyError
 from .kinds import KINDS, LOGS, Kind
 from .paths import Paths
+from .signature import look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .jsonl import Row
     from .ledger import Hint
     from .outbox import Outbox
+    from .quiet import Quiet
     from .sync import LogReport
 
     Reports = dict[str, LogReport]
@@ -22,14 +24,20 @@ if TYPE_CHECKING:
 _TRIM_EVERY = 64  # writes between two looks at what the feed need not keep
 
 
-def bring_level(
-    paths: Paths, cache: Cache, outbox: "Outbox", sealed: "Sealed", kinds: "Iterable[Kind]", *, full: bool = False,
+def bring_level(  # noqa: PLR0917 - the parties to a pass
+    paths: Paths, cache: Cache, outbox: "Outbox", sealed: "Sealed", kinds: "Iterable[Kind]",
+    quiet: "Quiet | None" = None, *, full: bool = False,
 ) -> "Reports":
-    """Bring `cache` level with the logs of `kinds`, after we appended to those named in `sealed`, and the outbox."""
+    """Bring `cache` level with the logs of `kinds`, after we appended to those named in `sealed`, and the outbox.
+
+    With `quiet`, raises UnfinishedError where what was read of a log may be but a part of what git writes there.
+    """
     hint = cache.hint()
     full = full or _lost_lines(hint, outbox)
     with cache.db:
         reports = sync_logs(paths, cache, sealed, kinds, full=full)
+        if quiet is not None:
+            refuse_unfinished(paths, cache, quiet, reports, sealed)
         is_known = hint is not None and hint[0] == outbox.id and all(
             report.mode in {"unchanged", "tail"} for report in reports.values())
         if is_known and hint is not None:
@@ -56,6 +64,20 @@ def sync_logs(paths: Paths, cache: Cache, sealed: "Sealed", kinds: "Iterable[Kin
             LogReport("unchanged") if not full and cache.is_level(kind, path) else
             sync_log(cache, kind, path, full=full, sealed=sealed.get(kind.log)))
     return reports
+
+
+def refuse_unfinished(paths: Paths, cache: Cache, quiet: "Quiet", reports: "Reports", sealed: "Sealed") -> None:
+    """Raise UnfinishedError where git may be in the middle of a log that was just read, or was then."""
+    from .quiet import UnfinishedError
+
+    read = [kind for kind, report in ((KINDS[name], report) for name, report in reports.items())
+            if report.mode != "unchanged" and not (report.mode == "tail" and kind.log in sealed)]
+    if quiet.is_writing([paths.file(kind.log) for kind in read]):
+        raise UnfinishedError
+    for kind in read:
+        point = cache.checkpoint(kind)
+        if point is not None and point.signature != look(paths.file(kind.log)):
+            raise UnfinishedError
 
 
 def overlay(paths: Paths, cache: Cache, outbox: "Outbox", after: int, changed: "Collection[Kind]") -> None:

@@ -8,10 +8,11 @@ from .cache import DAMAGED, UNWRITABLE, Cache
 from .errors import BusyError, ReadOnlyError
 from .kinds import KINDS, Kind
 from .lag import joined
-from .leveling import bring_level, overlay, settle, sync_logs
+from .leveling import bring_level, overlay, refuse_unfinished, settle, sync_logs
 from .lock import WAIT_S, Lock
 from .opened import Opened
 from .paths import Paths
+from .quiet import UnfinishedError
 from .reconcile import SwallowedError, Verdict, restore
 from .signature import look
 from .synced import KIND as REPO_STATE
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .drain import Sealed
     from .leveling import Reports
     from .outbox import Outbox
+    from .quiet import Quiet
 
     T = TypeVar("T")
 
@@ -156,17 +158,33 @@ class Passes(Opened):
             self._pulse.close()  # what it knows is no longer true of the cache alone
             self.lag = None
         self.is_waiting = bool(outbox.pending) or self.quiet.noted_ms() is not None
-        reports = self._bring_level(cache, outbox, sealed, KINDS.values(), full=full)
+        reports = self._finished(cache, lambda quiet: self._bring_level(
+            cache, outbox, sealed, KINDS.values(), quiet, full=full))
         if not sealed or any(report.mode != "unchanged" and KINDS[name].log not in sealed
                              for name, report in reports.items()):
             self._note_head(cache)
         return reports
 
-    def _bring_level(self, cache: Cache, outbox: "Outbox", sealed: "Sealed", kinds: "Iterable[Kind]", *,
-                     full: bool = False) -> "Reports":
+    def _finished(self, cache: Cache, attempt: "Callable[[Quiet | None], Reports]") -> "Reports":
+        """What comes of an attempt to read the logs as git leaves them, and not as they are while it writes them.
+
+        An attempt raises UnfinishedError where what it is given says so; the last is given nothing.
+        """
+        for _ in range(_TRIES):
+            self.quiet.let_finish([self.paths.file(log) for log in self._changed(cache, or_unknown=True)])
+            try:
+                return attempt(self.quiet)
+            except UnfinishedError:
+                continue
+        return attempt(None)
+
+    def _bring_level(
+        self, cache: Cache, outbox: "Outbox", sealed: "Sealed", kinds: "Iterable[Kind]", quiet: "Quiet | None", *,
+        full: bool = False,
+    ) -> "Reports":
         """Bring the cache level; what was read that we have not written is noted in `reports`."""
         self._recent.forget()
-        reports = bring_level(self.paths, cache, outbox, sealed, kinds, full=full)
+        reports = bring_level(self.paths, cache, outbox, sealed, kinds, quiet, full=full)
         news = {name: report for name, report in reports.items() if (report.parsed or report.changed) and not (
             report.mode == "tail" and KINDS[name].log in sealed)}
         self.reports = news or self.reports
@@ -188,13 +206,15 @@ class Passes(Opened):
             raise ReadOnlyError(f"lines in the outbox cannot be put into their logs: {error}",
                                 hint="they are safe where they are") from error
 
-    def _changed(self, cache: Cache) -> list[str]:
-        """The logs that somebody else has touched since the cache was level with them."""
+    def _changed(self, cache: Cache, *, or_unknown: bool = False) -> list[str]:
+        """The logs that somebody else has touched since the cache was level with them `or` which it never was."""
         ours = self.lag.sealed if self.lag is not None else {}
         changed = []
         for kind in KINDS.values():
             point = cache.checkpoint(kind)
-            if point is not None and look(self.paths.file(kind.log)) not in {
+            if point is None:
+                changed += [kind.log] if or_unknown else []
+            elif look(self.paths.file(kind.log)) not in {
                     point.signature, ours[kind.log][1] if kind.log in ours else point.signature}:
                 changed.append(kind.log)
         return changed
@@ -208,11 +228,17 @@ class Passes(Opened):
         cache = self._use_memory()
         outbox = Outbox(self.paths.local("outbox"), writable=False)
         self._overlaid = bool(outbox.pending)
-        try:
+
+        def attempt(quiet: "Quiet | None") -> "Reports":
             with cache.db:
                 reports = sync_logs(self.paths, cache, {}, KINDS.values())
+                if quiet is not None:
+                    refuse_unfinished(self.paths, cache, quiet, reports, {})
                 overlay(self.paths, cache, outbox, -1, KINDS.values())
                 cache.set_hint(outbox.hint)
             return reports
+
+        try:
+            return self._finished(cache, attempt)
         finally:
             outbox.close()

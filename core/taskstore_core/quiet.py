@@ -12,13 +12,26 @@ import time
 
 from .paths import Paths
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 QUIET_MS = 100
 """After the last sign of git: a stash lets go of the lock in its middle."""
 PATIENCE_MS = 30_000
 """After which a lock is taken for one that a crash left behind."""
+STILL_MS = 200
+"""After the last change of a file that git writes bit by bit; its lock says earlier that it is done with all files."""
+FINISH_S = 1.0
+"""How long git is waited for to finish a file that goes on changing."""
+_LOOK_S = 0.002
 _MS = 1_000_000
 _SEEN = "busy"
 _LOCKS = ("index.lock", "index.stash.")
+
+
+class UnfinishedError(Exception):
+    """What was read of a log may be but a part of what git is writing there."""
 
 
 class Quiet:
@@ -47,6 +60,17 @@ class Quiet:
         if now - stamp >= QUIET_MS * _MS:
             self._quiet_at = stamp
         return False
+
+    def let_finish(self, paths: "Sequence[str]") -> None:
+        """Wait while git may be in the middle of writing one of these files."""
+        end = time.monotonic() + FINISH_S
+        while self.is_writing(paths) and time.monotonic() < end:
+            time.sleep(_LOOK_S)
+
+    def is_writing(self, paths: "Sequence[str]") -> bool:
+        """Whether git holds a lock, and one of these files has changed a moment ago, or is gone so lately."""
+        now = time.time_ns()
+        return self._git_dir is not None and any(_is_fresh(path, now) for path in paths) and self._is_locked(now)
 
     def stamp(self) -> int:
         """The modification time of git's folder, in ns; 0 where there is none."""
@@ -90,3 +114,13 @@ class Quiet:
         """Whether something touches git's folder again and again, without a lock that we ever see."""
         noted = self.noted_ms()
         return noted is not None and now // _MS - noted > PATIENCE_MS
+
+
+def _is_fresh(path: str, now: int) -> bool:
+    """Whether a file, or its folder where it is gone, was touched a moment before `now`."""
+    for place in (path, os.path.dirname(path)):
+        try:
+            return 0 <= now - os.stat(place).st_ctime_ns < STILL_MS * _MS
+        except OSError:
+            continue
+    return False

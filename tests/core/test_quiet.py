@@ -4,18 +4,19 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.conftest import Site
 
-from taskstore_core import git_objects, reconcile
+from taskstore_core import git_objects, quiet, reconcile
 from taskstore_core.batch import Operation
 from taskstore_core.kinds import KINDS
 from taskstore_core.paths import Paths, discover
-from taskstore_core.quiet import PATIENCE_MS, QUIET_MS, Quiet
+from taskstore_core.quiet import PATIENCE_MS, QUIET_MS, STILL_MS, Quiet
 from taskstore_core.source import Source
 from taskstore_core.store import Store
 
@@ -507,6 +508,80 @@ def test_without_a_git_to_ask(site: Site, git: Callable[..., str], monkeypatch: 
         site.calm()
         monkeypatch.setenv("PATH", "")
         assert ids(store) == {"p1"}
+
+
+# Git writes a log bit by bit
+
+
+@pytest.fixture
+def halves(site: Site) -> tuple[bytes, bytes]:
+    """The log of two records, cut in two."""
+    site.calm()
+    with site.open() as store:
+        create(store, "p1")
+        create(store, "p2")
+    first, second, _ = site.log().read_bytes().split(b"\n")
+    return first + b"\n", second + b"\n"
+
+
+@pytest.fixture
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+    """What happens while somebody waits for git, from the last to the first; nothing is left of it in the end."""
+    sleeps: list[Callable[[], object]] = []
+    monkeypatch.setattr(quiet, "time", SimpleNamespace(
+        sleep=lambda _: sleeps.pop()(), monotonic=time.monotonic, time_ns=time.time_ns))
+    return sleeps
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_log_is_read_when_git_has_written_it(site: Site, halves: tuple[bytes, bytes], lock: Path,
+                                               sleeps: list[Callable[[], object]], *, is_gone: bool,
+                                               is_new: bool) -> None:
+    """Not when it is unlinked and not yet there, nor when a part is; by a cache that had it, and by a new one."""
+    with site.open() as store:
+        if is_new:
+            site.lose_cache()
+        replace(site.log(), halves[0])
+        if is_gone:
+            site.log().unlink()
+        sleeps += [lock.unlink, lambda: replace(site.log(), b"".join(halves))]
+        assert ids(store) == {"p1", "p2"}
+        assert not sleeps
+
+
+def test_a_log_that_git_writes_while_it_is_read(site: Site, halves: tuple[bytes, bytes],
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git begins after it was looked whether it does, and may be done before it is looked again."""
+    whole, real, sizes = b"".join(halves), Source.blocks, list[int]()
+
+    def blocks(source: Source, *arguments: int) -> Iterator[bytes]:
+        sizes.append(source.size)
+        yield from real(source, *arguments)
+        if len(sizes) == 1:
+            replace(site.log(), whole)
+
+    with site.open() as store:
+        replace(site.log(), halves[0].replace(b"p1", b"p3"))
+        site.lose_cache()
+        monkeypatch.setattr(Source, "blocks", blocks)
+        assert ids(store) == {"p1", "p2"}
+    assert len(sizes) > 1
+
+
+@pytest.mark.usefixtures("sleeps")
+def test_git_is_not_waited_for_without_end(site: Site, halves: tuple[bytes, bytes], lock: Path,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that has stood as it is for a while is finished, whatever git has still to do; else a second must do."""
+    with site.open() as store:
+        replace(site.log(), halves[0])
+        monkeypatch.setattr(quiet, "STILL_MS", 0)
+        assert ids(store) == {"p1"}
+        replace(site.log(), b"".join(halves))
+        monkeypatch.setattr(quiet, "STILL_MS", STILL_MS)
+        monkeypatch.setattr(quiet, "FINISH_S", 0.0)
+        assert ids(store) == {"p1", "p2"}
+    assert lock.exists()
 
 
 # What git caught in the middle

@@ -17,7 +17,9 @@ import pytest
 from tests.conftest import Site
 from tests.daemons import running_daemon
 
+from taskstore_core.batch import Operation
 from taskstore_core.check import check
+from taskstore_core.kinds import KINDS
 
 LOG = ".taskstore/task_specs.jsonl"
 
@@ -127,17 +129,29 @@ with Connection.open(root, daemon=use_daemon == "True") as connection:
 """
 
 
-@contextlib.contextmanager
-def writers(site: Site, through: "Sequence[bool]") -> "Iterator[Callable[[], dict[str, float]]]":
-    """Processes that write, each through the daemon or not; what stops them gives what was acknowledged.
+READER = """
+import select, sys
+from taskstore.connection import Connection
+from taskstore_core.errors import NotFoundError
 
-    That is ids and how long each took, in seconds.
-    """
+root, name, use_daemon = sys.argv[1:]
+with Connection.open(root, daemon=use_daemon == "True") as connection:
+    while not select.select([sys.stdin], [], [], 0.001)[0]:
+        try:
+            connection.call("record.get", {"kind": "prd", "id": "the last"})
+        except NotFoundError as error:
+            print(error.message)
+"""
+
+
+@contextlib.contextmanager
+def processes(site: Site, program: str, through: "Sequence[bool]") -> "Iterator[Callable[[], list[str]]]":
+    """Processes that use the store, each through the daemon or not; what stops them gives the lines they printed."""
     running = [subprocess.Popen(
-        [sys.executable, "-c", WRITER, os.fspath(site.root), f"w{number}", str(use_daemon)], env=site.environment,
+        [sys.executable, "-c", program, os.fspath(site.root), f"w{number}", str(use_daemon)], env=site.environment,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for number, use_daemon in enumerate(through)]
 
-    def stop() -> dict[str, float]:
+    def stop() -> list[str]:
         for process in running:
             assert process.stdin is not None
             process.stdin.close()
@@ -146,7 +160,7 @@ def writers(site: Site, through: "Sequence[bool]") -> "Iterator[Callable[[], dic
             assert process.stdout is not None
             found += process.stdout.read().splitlines()
             assert process.wait() == 0
-        return {key: float(seconds) for key, seconds in map(str.split, found)}
+        return found
 
     try:
         yield stop
@@ -157,6 +171,16 @@ def writers(site: Site, through: "Sequence[bool]") -> "Iterator[Callable[[], dic
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
                     stream.close()
+
+
+@contextlib.contextmanager
+def writers(site: Site) -> "Iterator[Callable[[], dict[str, float]]]":
+    """Four that write through a daemon and two on the files; what stops them gives what was acknowledged.
+
+    That is ids and how long each took, in seconds.
+    """
+    with processes(site, WRITER, [True] * 4 + [False] * 2) as stop:
+        yield lambda: {key: float(seconds) for key, seconds in map(str.split, stop())}
 
 
 @pytest.fixture(name="turns")
@@ -173,7 +197,7 @@ def test_git_in_a_loop(site: Site, kind: Callable[[Repository, int], None], turn
     """
     git = Repository(site)
     pauses = random.Random(1)
-    with running_daemon(os.fspath(site.directory)), writers(site, [True] * 4 + [False] * 2) as stop:
+    with running_daemon(os.fspath(site.directory)), writers(site) as stop:
         for turn in range(turns):
             kind(git, turn)
             time.sleep(pauses.random() * 0.3)
@@ -186,11 +210,28 @@ def test_git_in_a_loop(site: Site, kind: Callable[[Repository, int], None], turn
     assert len(git.refused) <= max(1, git.done // 20), git.refused
 
 
+def test_what_is_on_both_branches_is_always_read(site: Site, turns: int) -> None:
+    """Git writes a log of megabytes bit by bit: who reads meanwhile has it as it was or as it is to be."""
+    log = site.log()
+    ids = [*(f"p{number}" for number in range(20_000)), "the last"]
+    with site.open() as store:
+        store.apply([Operation("create", KINDS["prd"], {"id": key, "title": key}) for key in ids])
+    git = Repository(site)
+    git.run("checkout", "-q", "other")
+    log.write_bytes(log.read_bytes().replace(b'"title":"p0"', b'"title":"another"', 1))
+    git.run("commit", "-qam", "another")
+    with running_daemon(os.fspath(site.directory)), processes(site, READER, [True, True, False, False]) as stop:
+        for turn in range(turns * 3):
+            checkout(git, turn + 1)
+        assert not stop()
+    assert not git.refused
+
+
 def test_a_killed_daemon_while_git_works(site: Site, turns: int) -> None:
     """The same with a daemon that is killed again and again, with lines waiting."""
     git = Repository(site)
     pauses = random.Random(2)
-    with writers(site, [True] * 4 + [False] * 2) as stop:
+    with writers(site) as stop:
         for turn in range(turns // 3):
             with running_daemon(os.fspath(site.directory)) as daemon:
                 for kind in (checkout, stash, rebase):
