@@ -29,9 +29,9 @@ def appended_since(outbox: Outbox, since: int, *, settled: bool = False) -> list
     size = _BLOCK
     while size < outbox.end and not _begins_before(since, outbox.tail(size)):
         size *= 4
-    writes, undone = _writes(outbox.tail(size), is_all=size >= outbox.end)
+    writes, undone = _writes(outbox.tail(size), since)
     return [Appended(write, number) for write in writes for number in range(len(write.entries))
-            if since <= write.at and write.seq <= outbox.applied and write.seq not in waiting
+            if write.seq <= outbox.applied and write.seq not in waiting
             and f"{write.seq}" not in undone and (settled or f"{write.seq}:{number}" not in undone)]
 
 
@@ -46,20 +46,20 @@ def _begins_before(since: int, data: bytes) -> bool:
     return False
 
 
-def _writes(data: bytes, *, is_all: bool) -> tuple[list[frames.Write], set[str]]:
-    """The writes in the end of an outbox, and which of them, or of their lines, were aborted or settled."""
-    if not is_all:
-        data = data[data.find(b"\n") + 1:]
+def _writes(data: bytes, since: int) -> tuple[list[frames.Write], set[str]]:
+    """The writes since then in the end of an outbox, and which of them, or of their lines, were aborted or settled.
+
+    What stands before the first line end may be the end of a frame, which its sum tells from a whole one.
+    """
     writes: list[frames.Write] = []
     undone: set[str] = set()
-    for _, _, frame in frames.scan(data, 0):
-        match frame:
-            case {"seq": int(seq), "boot": str(boot), "at": int(at), "entries": list(entries)}:
+    for frame in frames.written_since(data, since):
+        seq, boot, at, entries = (frame.get(name) for name in ("seq", "boot", "at", "entries"))
+        if isinstance(seq, int) and isinstance(boot, str) and isinstance(at, int) and isinstance(entries, list):
+            if at >= since:
                 writes.append(frames.Write(seq, boot, at, [(name, line) for name, line in entries]))
-            case {"abort": int(seq)}:
-                undone.add(str(seq))
-            case {"settled": str(lines)}:
-                undone.update(lines.split(","))
-            case _:
-                pass
+        elif "abort" in frame:
+            undone.add(str(frame["abort"]))
+        elif "settled" in frame:
+            undone.update(str(frame["settled"]).split(","))
     return writes, undone

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     """The name of a log, and one line for it, without its line end."""
 
 _MARKS = (b'{"applied":', b'{"synced":', b'{"doubted":', b'{"settled":')
+_PROGRESS = (b'{"applied":', b'{"synced":')
+_WRITE = b'{"seq":'
+_AT = b',"at":'
 _SUM_BYTES = len(',"sum":"00000000"}')
 
 
@@ -75,6 +78,24 @@ def scan(data: bytes, base: int) -> "Iterator[tuple[int, int, dict[str, object] 
         end = stop if newline < 0 else newline + 1
         yield base + start, base + end, None if newline < 0 else _open(data[start:newline])
         start = end
+
+
+def written_since(data: bytes, since: int) -> "Iterator[dict[str, object]]":
+    """The intact frames in `data` that are writes, but for those made before `since`, in Unix ms, and what undoes some.
+
+    Old ones are told by how they begin, as decoding takes fifty times as long.
+    """
+    for line in data.split(b"\n"):
+        if line.startswith(_WRITE):
+            at = line.find(_AT) + len(_AT)
+            stamp = line[at:line.find(b",", at)]
+            if stamp.isdigit() and int(stamp) < since:
+                continue
+        elif line.startswith(_PROGRESS):
+            continue
+        frame = _open(line)
+        if frame is not None:
+            yield frame
 
 
 def without(data: bytes, lines: "Mapping[str, Collection[bytes]]") -> bytes | None:

@@ -3,6 +3,8 @@
 The truth is the logs and what the outbox still holds for them.
 """
 
+import time
+
 from . import layout
 from .cache import DAMAGED, UNWRITABLE, Cache
 from .errors import BusyError, ReadOnlyError
@@ -12,7 +14,7 @@ from .leveling import bring_level, overlay, refuse_unfinished, settle, sync_logs
 from .lock import WAIT_S, Lock
 from .opened import Opened
 from .paths import Paths
-from .quiet import UnfinishedError
+from .quiet import FINISH_S, UnfinishedError
 from .reconcile import SwallowedError, Verdict, restore
 from .signature import look
 from .synced import KIND as REPO_STATE
@@ -168,10 +170,11 @@ class Passes(Opened):
     def _finished(self, cache: Cache, attempt: "Callable[[Quiet | None], Reports]") -> "Reports":
         """What comes of an attempt to read the logs as git leaves them, and not as they are while it writes them.
 
-        An attempt raises UnfinishedError where what it is given says so; the last is given nothing.
+        An attempt raises UnfinishedError where what it is given says so; the last, after a second, is given nothing.
         """
-        for _ in range(_TRIES):
-            self.quiet.let_finish([self.paths.file(log) for log in self._changed(cache, or_unknown=True)])
+        end = time.monotonic() + FINISH_S
+        while time.monotonic() < end:
+            self.quiet.let_finish([self.paths.file(log) for log in self._changed(cache, or_unknown=True)], end)
             try:
                 return attempt(self.quiet)
             except UnfinishedError:

@@ -61,9 +61,8 @@ class Quiet:
             self._quiet_at = stamp
         return False
 
-    def let_finish(self, paths: "Sequence[str]") -> None:
-        """Wait while git may be in the middle of writing one of these files."""
-        end = time.monotonic() + FINISH_S
+    def let_finish(self, paths: "Sequence[str]", end: float) -> None:
+        """Wait while git may be in the middle of writing one of these files, until `end` (time.monotonic)."""
         while self.is_writing(paths) and time.monotonic() < end:
             time.sleep(_LOOK_S)
 

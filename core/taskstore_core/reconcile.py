@@ -122,11 +122,12 @@ def _absent(source: Source, those: "list[Appended]") -> "list[Appended]":
     if source.signature == MISSING:
         return []
     near = max(0, source.size - _NEAR)
-    left = _not_in(source.read(near, source.size), those)
+    data = source.read(near, source.size)
+    left = _not_in(data, those)
     if not left:
         return []
-    data = source.read(0, source.size)
     if near:
+        data = source.read(0, source.size)
         left = _not_in(data, left)
     edited = _edited(data, left)
     return [one for one in left if one not in edited]

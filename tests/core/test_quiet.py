@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.conftest import Site
 
-from taskstore_core import git_objects, quiet, reconcile
+from taskstore_core import git_objects, passes, quiet, reconcile
 from taskstore_core.batch import Operation
 from taskstore_core.kinds import KINDS
 from taskstore_core.paths import Paths, discover
@@ -579,7 +579,7 @@ def test_git_is_not_waited_for_without_end(site: Site, halves: tuple[bytes, byte
         assert ids(store) == {"p1"}
         replace(site.log(), b"".join(halves))
         monkeypatch.setattr(quiet, "STILL_MS", STILL_MS)
-        monkeypatch.setattr(quiet, "FINISH_S", 0.0)
+        monkeypatch.setattr(passes, "FINISH_S", 0.0)
         assert ids(store) == {"p1", "p2"}
     assert lock.exists()
 
