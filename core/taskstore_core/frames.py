@@ -135,13 +135,22 @@ def _open(line: bytes) -> dict[str, object] | None:
     return _decode(body + b"}")
 
 
-def _decode(data: bytes) -> dict[str, object]:
-    """A frame; by msgspec, ten times as fast, if it is loaded: whoever writes has it, and reads thousands at times."""
+def _decode(data: bytes) -> dict[str, object] | None:
+    """A frame; by msgspec, ten times as fast, if it is loaded: whoever writes has it, and reads thousands at times.
+
+    None for what is no object: bytes that nobody wrote so have the right sum by chance, as no bytes at all have.
+    """
     if "msgspec" in sys.modules:
         import msgspec
 
-        return msgspec.json.decode(data, type=dict[str, object])
+        try:
+            return msgspec.json.decode(data, type=dict[str, object])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
     import json
 
-    frame: dict[str, object] = json.loads(data)
-    return frame
+    try:
+        frame = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return frame if isinstance(frame, dict) else None

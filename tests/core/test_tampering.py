@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from taskstore_core import ledger, outbox
+from taskstore_core import frames, ledger, outbox
 from taskstore_core.batch import Operation
 from taskstore_core.errors import NotFoundError
 from taskstore_core.kinds import KINDS
@@ -63,6 +64,17 @@ def test_an_outbox_that_was_tampered_with_still_keeps_what_follows(
     for module in (outbox, ledger):
         monkeypatch.setattr(module, "boot_id", lambda: "another boot", raising=False)
     assert ids(tmp_path) == {"p0", "q0", "q1", "q2", "acknowledged"}
+
+
+@pytest.mark.parametrize("has_msgspec", [True, False])
+def test_a_sum_that_is_right_by_chance(monkeypatch: pytest.MonkeyPatch, *, has_msgspec: bool) -> None:
+    """What is no frame for all that is passed over: no bytes have the sum 0."""
+    if not has_msgspec:
+        monkeypatch.delitem(sys.modules, "msgspec")
+    line = b',"sum":"00000000"}\n'
+    found = [frame for _, _, frame in frames.scan(line + frames.encode_mark("abort", 1), 0)]
+    assert found[0] is None
+    assert found[1] is not None
 
 
 def test_a_waiter_that_a_signal_interrupts_leaves_the_lock_alone(tmp_path: Path) -> None:
