@@ -53,8 +53,9 @@ class Pulse:
                 self._signatures[kind.name] = point.signature
             else:
                 self._signatures.pop(kind.name, None)
+        looked_at = signature.stamping_ns()
         version = signature.look(self._version_path)
-        self._version = None if signature.is_racy(version) else version
+        self._version = None if signature.is_racy(version, looked_at) else version
         self._note_outbox(cache)
 
     def _note_outbox(self, cache: Cache) -> None:

@@ -1,7 +1,8 @@
 """The signature of a file: what `stat` says of it, enough to tell whether it changed since we looked.
 
 The rule for racy timestamps is git's (Documentation/technical/racy-git.txt): a file modified within the clock's
-granularity of our look may change again without showing it, so such a signature proves nothing. Our own appends
+granularity of our look may change again without showing it, so such a signature proves nothing. Linux stamps changes
+by a clock that may be read, and no change after a look is stamped with less than it said then. Our own appends
 are never racy: the file system tells every change after a look from those before it, or we set a modification time
 of our own, to the nanosecond, which no other writer's will equal.
 """
@@ -18,9 +19,10 @@ MISSING: "Signature" = (0, 0, 0, 0, 0)
 """Signature of a file that does not exist."""
 
 _SECOND = 1_000_000_000
+_CENTISECOND = 10_000_000
 _TRIES = 8
 _exact: dict[int, bool] = {}
-_TICK = 20_000_000  # twice the longest tick a Linux kernel is built with (HZ=100)
+_CLOCK_REALTIME_COARSE = 5  # which Python has no name for
 
 
 def of(status: os.stat_result) -> "Signature":
@@ -63,11 +65,19 @@ def _tells_changes_apart(directory: str) -> bool:
         os.close(fd)
 
 
-def is_racy(signature: "Signature", looked_at_ns: int | None = None) -> bool:
-    """Whether the file may have changed after the look without its signature showing it."""
+def stamping_ns() -> int:
+    """What a file that was changed now would be stamped with at the least, in ns: the time as of the last tick."""
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+
+
+def is_racy(signature: "Signature", looked_at_ns: int) -> bool:
+    """Whether the file may have changed after the look without its signature showing it.
+
+    `looked_at_ns` is what `stamping_ns` said before the look.
+    """
     if signature == MISSING:
         return False
     newest = max(signature[3], signature[4])
-    # A file system that keeps whole seconds (FAT: two) shows it by a modification time without a fraction.
-    granularity = _TICK if signature[3] % _SECOND else 2 * _SECOND
-    return newest + granularity > (time.time_ns() if looked_at_ns is None else looked_at_ns)
+    if not signature[3] % _CENTISECOND:  # so does a file system show that keeps no more of it (exFAT)
+        newest += (_CENTISECOND if signature[3] % _SECOND else 2 * _SECOND) - 1  # or whole seconds (FAT: two)
+    return newest >= looked_at_ns

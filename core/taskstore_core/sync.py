@@ -9,8 +9,6 @@ Each runs in the caller's transaction together with its checkpoint, so that a cr
 Nothing in a log makes sync fail: what is not a record is skipped, counted and reported.
 """
 
-import time
-
 from . import chunks, difference, signature
 from .cache import Cache, Checkpoint, Chunk
 from .history import examine
@@ -51,7 +49,7 @@ def sync_log(cache: Cache, kind: Kind, path: str, *, full: bool = False,
     `sealed` are the log's signatures before and after an append of ours: what stood before need not be compared
     then. Raises ReadOnlyError where the log cannot be read.
     """
-    looked_at = time.time_ns()
+    looked_at = signature.stamping_ns()
     source = Source(path)
     try:
         point = None if full else cache.checkpoint(kind)

@@ -12,7 +12,7 @@ import pygit2
 
 from taskstore_core import git
 from taskstore_core.paths import Paths
-from taskstore_core.signature import is_racy, look
+from taskstore_core.signature import is_racy, look, stamping_ns
 
 if TYPE_CHECKING:
     from taskstore_core.signature import Signature
@@ -44,10 +44,11 @@ class Head:
                 return str(self._repository.lookup_reference("HEAD").target).removeprefix("refs/heads/")
             except (pygit2.GitError, KeyError, ValueError):
                 self._repository = None
+        looked_at = stamping_ns()
         signatures = [look(f"{self._git_dir}/{name}") for name in ("HEAD", "reftable/tables.list")]
         if signatures != self._signatures:  # git takes some milliseconds
             self._known = self._ask_git()
-            self._signatures = [] if any(is_racy(one) for one in signatures) else signatures
+            self._signatures = [] if any(is_racy(one, looked_at) for one in signatures) else signatures
         return self._known
 
     def distance(self, base: str, commit: str) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,11 +26,17 @@ from taskstore_core.request import Outcome
 from taskstore_core.store import Store
 
 PRD = KINDS["prd"]
+LATER_NS = 10**9
 LEAST: dict[str, dict[str, object]] = {
     "prd": {"title": "T"}, "task_spec": {"prd_id": "p", "phase_name": "N"}, "execution": {"ts_id": "t"},
     "dependency": {"from_exec_id": "a", "to_exec_id": "b", "dependency_type": "query"}, "workflow": {"name": "N"},
     "repo_state": {"last_synced_commit": "c0ffee"},
 }
+
+
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the logs had been written a while ago."""
+    monkeypatch.setattr(signature, "stamping_ns", lambda: time.time_ns() + LATER_NS)
 
 
 def write(store: Store, *operations: Operation) -> list[str]:
@@ -98,7 +105,7 @@ def test_lines_in_any_order_and_form(store: Store, monkeypatch: pytest.MonkeyPat
            b'  {"id":"x","deleted":true,"updated_at":7,"n":6}  \n',
            b'{"updated_at":2,"n":7,"id":"x"}\n', b'{"id":"x","updated_at":8,"n":8')
     if settled:
-        monkeypatch.setattr(signature, "_TICK", 0)  # as if the log had been written a while ago
+        later(monkeypatch)
         store.sync()
     found = store.history("prd", "x")
     assert [json.loads(one)["n"] for one in found] == [7, 2, 4, 1, 3, 5, 6]
@@ -136,7 +143,7 @@ def test_lines_that_wait_in_the_outbox(store: Store) -> None:
 
 def test_a_log_that_changes_after_the_look(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where git replaces a log between the look at it and the reading, it is the new one that is read."""
-    monkeypatch.setattr(signature, "_TICK", 0)  # as if the log had been written a while ago
+    later(monkeypatch)
     put(store, line("x", 1, n="old"), line("y", 1, n="old"))
     store.sync()
     put(store, line("y", 1, n="old"), line("x", 7, n="new"))
@@ -163,15 +170,16 @@ VERSIONS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 6), st.inte
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(VERSIONS, VERSIONS, st.sampled_from(["append", "replace", "rebuild"]), st.sampled_from([0, signature._TICK]))
+@given(VERSIONS, VERSIONS, st.sampled_from(["append", "replace", "rebuild"]), st.sampled_from([0, LATER_NS]))
 def test_history_is_what_the_log_says(  # noqa: PLR0917 - what hypothesis gives
     empty: str, tmp_path_factory: pytest.TempPathFactory, first: list[tuple[str, int, int]],
-    then: list[tuple[str, int, int]], how: str, tick: int,
+    then: list[tuple[str, int, int]], how: str, later_ns: int,
 ) -> None:
     """However a log came to be as it is, the history of each id is its lines, by version and then by place."""
     directory = os.fspath(shutil.copytree(empty, tmp_path_factory.mktemp("history") / ".taskstore"))
     old, new = ([line(key, version, n=n) for key, version, n in rows] for rows in (first, then))
-    with Store.open(directory=directory) as store, patch.object(signature, "_TICK", tick):
+    with Store.open(directory=directory) as store, patch.object(
+            signature, "stamping_ns", lambda: time.time_ns() - LATER_NS + 2 * later_ns):
         put(store, *old)
         store.sync()
         (append if how == "append" else put)(store, *new)

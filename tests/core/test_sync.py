@@ -606,15 +606,16 @@ def test_a_crash_in_a_sync_changes_nothing(tmp_path: "Path", method: str, when: 
 
 NOW = 1_700_000_000_123_456_789
 SECOND = 1_000_000_000
+KERNELS = 4_000_000
 
 
 @pytest.mark.parametrize(("mtime", "ctime", "racy"), [
-    (NOW - 1, NOW - 1, True),
-    (NOW - SECOND - 1, NOW - 1, True),
-    (NOW - 1, NOW - SECOND, True),
-    (NOW - 4_000_000, NOW - 4_000_000, True),
-    (NOW - 10_000_000, NOW - 10_000_000, True),
-    (NOW - SECOND - 1, NOW - SECOND - 1, False),
+    (NOW, NOW, True),
+    (NOW - SECOND, NOW, True),
+    (NOW, NOW - SECOND, True),
+    (NOW - 1, NOW - 1, False),
+    (NOW // 10_000_000 * 10_000_000, NOW - SECOND, True),
+    (NOW // 10_000_000 * 10_000_000 - 10_000_000, NOW - SECOND, False),
     (NOW // SECOND * SECOND, NOW - SECOND, True),
     (NOW // SECOND * SECOND - SECOND, NOW - SECOND, True),
     (NOW // SECOND * SECOND - 3 * SECOND, NOW - 3 * SECOND, False),
@@ -624,6 +625,19 @@ SECOND = 1_000_000_000
 def test_which_signatures_are_racy(mtime: int, ctime: int, *, racy: bool) -> None:
     """A file changed within the clock's granularity of the look, or in the future, may change again unseen."""
     assert signature.is_racy((1, 2, 3, mtime, ctime), NOW) == racy
+
+
+def test_no_change_is_stamped_with_less_than_the_clock_said_before(tmp_path: "Path") -> None:
+    """Neither a file made after a look at the clock nor one written to: what is older has been as it is since."""
+    path = tmp_path / "file"
+    for number in range(2000):
+        before = signature.stamping_ns()
+        path.unlink(missing_ok=True)
+        path.write_bytes(b"x")
+        assert min(signature.look(str(path))[3:]) >= before
+        before = signature.stamping_ns()
+        path.write_bytes(b"x" * (number % 3))
+        assert min(signature.look(str(path))[3:]) >= before
 
 
 def test_a_missing_file_is_not_racy(tmp_path: "Path") -> None:
@@ -678,17 +692,20 @@ def test_a_rewrite_within_the_tick_of_a_read_is_seen(tmp_path: "Path", way: str)
                 os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-@pytest.mark.parametrize("tick", [4_000_000, 10_000_000, SECOND, 2 * SECOND], ids=["4 ms", "10 ms", "1 s", "2 s"])
+@pytest.mark.parametrize("tick", [KERNELS, 10_000_000, SECOND, 2 * SECOND], ids=["kernel's", "10 ms", "1 s", "2 s"])
 def test_a_rewrite_within_the_tick_of_a_coarse_clock_is_seen(
     tmp_path: "Path", monkeypatch: pytest.MonkeyPatch, tick: int,
 ) -> None:
-    """Where the file system's clock is coarser than this one's, a rewrite that no signature shows is seen as well."""
+    """Where a file's times are coarser than the clock's, a rewrite that no signature shows is seen as well."""
 
     def coarse(status: os.stat_result) -> "Signature":
         return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns // tick * tick,
                 status.st_ctime_ns // tick * tick)
 
     monkeypatch.setattr(signature, "of", coarse)
+    if tick == KERNELS:
+        real = signature.stamping_ns
+        monkeypatch.setattr(signature, "stamping_ns", lambda: real() // tick * tick)
     with make_store(tmp_path, record("a", 1, title="0000")) as store:
         for n in range(50):
             assert json.loads(store.get("prd", "a"))["title"] == f"{n:04}"
@@ -769,7 +786,7 @@ def test_an_append_of_ours_vouches_only_for_what_stood_before_it(model: Model, w
 def test_a_log_that_changes_while_it_is_read_is_read_again(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a file is touched between opening and the end of reading, its checkpoint proves nothing."""
     write(model.path, text(A1))
-    while signature.is_racy(signature.look(model.path)):
+    while signature.is_racy(signature.look(model.path), signature.stamping_ns()):
         pass
     real = sync._rebuild
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from taskstore_core.store import Store
 
 PRD = KINDS["prd"]
 PATIENCE_S = 30
+LATER_NS = 10**9
 Git = Callable[..., str]
 
 
@@ -144,7 +146,8 @@ def test_while_git_is_at_work_nothing_is_noted_and_later_it_is(
     opened: Store, git: Git, root: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is read while git holds its lock is noted when git is done, without another change of a log."""
-    monkeypatch.setattr(signature, "_TICK", 0)  # a read finds the cache level, and does not look again
+    # A read finds the cache level, and does not look again.
+    monkeypatch.setattr(signature, "stamping_ns", lambda: time.time_ns() + LATER_NS)
     opened.sync()
     before = noted(opened)
     git("checkout", "-q", "main")
