@@ -4,6 +4,7 @@ A line says in `base_at` which version its writer saw, and so replaced; where ot
 them too, as a merge commit names its parents. Stamps only grow along such a chain. So a version is proven not to have
 been seen by the newest if the chain behind that passes its time without coming to it. Where the chain ends earlier (at
 a line of another tool, which has no `base_at`, or at one that was compacted away), nothing is claimed of what is older.
+Nor of what is older than such a line that was not seen: it may be based on that.
 
 The first version of a record is based on nothing, and needs no key to say so: it has the stamp of its creation.
 """
@@ -72,8 +73,9 @@ def _lost(kind: Kind, rows: "Sequence[Row]", *, first_only: bool) -> "tuple[list
     if not unseen:
         return [], []
     based_on = {base for row in unseen for base in bases(row)}
+    silent = max((row[1] for row in unseen if row[_BASE] is None and not _is_first(kind, row, ordered)), default=floor)
     said = [_said(by_version[version]) for version in seen if version in by_version]
-    return [row for row in unseen if row[1] not in based_on and _said(row) not in said], unseen
+    return [row for row in unseen if row[1] >= silent and row[1] not in based_on and _said(row) not in said], unseen
 
 
 def _settle_twins(ordered: "Sequence[Row]", by_version: "dict[int, Row]", seen: "set[int]") -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.daemons import running_daemon
 from tests.merge.repos import DRIVER, Repo
@@ -258,6 +258,7 @@ def test_exactly_what_both_changed_is_listed_after_a_union(steps: "list[tuple[An
     play(steps, by_union)
 
 
+@example([[("edit", 1, "update", "a", 2), *[("edit", 0, "foreign", "a", 1)] * 2, ("pull", 0)]])
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.one_of(STEPS.map(lambda steps: steps[:3]), st.lists(ODD, max_size=1)), max_size=8))
 def test_nothing_is_claimed_of_what_cannot_be_known(steps: "list[list[tuple[Any, ...]]]") -> None:
@@ -551,7 +552,7 @@ def test_imported_lines(store: Store) -> None:
     assert listed(store) == []
     store.apply([Operation("import", PRD, {**old, "updated_at": 2**50 + 1, "title": "theirs", "base_at": 7})])
     assert listed(store) == ["x"]
-    assert marked(store, "x") == ["ours", "elsewhere"]
+    assert marked(store, "x") == ["elsewhere"]  # which may be based on ours
     assert ours.version in {row_of(line)[1] for line in store.history("prd", "x")}
 
 
