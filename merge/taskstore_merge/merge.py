@@ -91,7 +91,7 @@ class _Merge:
                 self.extra.append(self._made_so(key, outcome, rows, merged.get(key), base.get(key, ())))
 
     def _made_so(self, key: str, outcome: Outcome, rows: "Sequence[Row]", merged: "Row | None", base: "State") -> str:
-        """A line that is newer than those of both sides, and says what the record came to.
+        """A line that is newer than all three versions of its record, and says what that came to.
 
         It is based on what won (and what both sides had), not on what lost: nobody has looked at that yet.
 
@@ -100,7 +100,7 @@ class _Merge:
         """
         from taskstore_core import change, validation
 
-        beaten = [merged] if outcome.deleted else [*rows, *outcome.state, merged]
+        beaten = [merged] if outcome.deleted else [*rows, *base, *outcome.state, merged]
         stamp = min(MAX_STAMP, 1 + max(row[1] for row in beaten if row is not None))
         won = outcome.state[-1][1] if outcome.state else None
         saw = [won] if won is not None else []

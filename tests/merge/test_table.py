@@ -72,6 +72,8 @@ BASE = log(a(5))
                  id="lines put in order"),
     pytest.param(log(a(1), a(5)), log(a(5)), log(a(1), a(5), a(7, "y")), said("y"), [a(5), a(7, "y")],
                  id="compacted in one, appended to in the other"),
+    pytest.param(log(a(2), a(5, "z")), log(a(1, "y")), log(a(2)), said("x"), [a(1, "y"), a(6, base_at=[5, 2])],
+                 id="gone back in both, to versions that are older than the base"),
     pytest.param(log(a(1), a(5)), log(a(1)), log(a(5)), said("x"), [a(6, base_at=[5, 1])],
                  id="each removed what the other kept"),
     pytest.param(log(a(5), a(5, "y")), log(a(5), a(5, "y"), a(5)), log(a(5), a(5, "y"), make("b", 1)),
