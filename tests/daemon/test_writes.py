@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from taskstore_core import reconcile, rpc, sync
 from taskstore_core.lock import Lock
 from taskstore_core.store import Store
-from taskstore_daemon import committer, engine
+from taskstore_daemon import committer, engine, turn
 
 
 @pytest.fixture
@@ -41,8 +41,9 @@ def create(client: Client, **fields: object) -> dict[str, Any]:
     return client.request("record.create", kind="prd", record={"title": "t", **fields})
 
 
-async def test_neighbours_share_a_commit(client: Client, synced: list[str]) -> None:
+async def test_neighbours_share_a_commit(client: Client, synced: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes that one client asks in one go, alone, in a batch or behind a long read, share one sync of the disk."""
+    monkeypatch.setattr(turn, "_TURN_S", 60.0)  # however long it takes to read them
     await client.create()
     synced.clear()
     before = await commits(client)
