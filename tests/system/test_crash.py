@@ -106,6 +106,18 @@ for n in range(3):
     create(store, content="grow " * 60_000)
 store.close()
 """),
+    "claim": Scenario(4, """
+from taskstore_core.methods import dispatch
+from taskstore_core.plain import to_json
+""" + OPEN + """
+create(store, "task_spec", id="ts-claimed", prd_id="p")
+ready()
+claim = json.loads(to_json(dispatch(store, "task_spec.claim", {"by": "me", "op": "claim"})))
+held = {"id": claim["id"], "by": "me", "token": claim["token"]}
+dispatch(store, "task_spec.heartbeat", held)
+dispatch(store, "task_spec.complete", held)
+store.close()
+"""),
     "retire": Scenario(12, OPEN + """
 create(store, id="prd-before")
 ready()
