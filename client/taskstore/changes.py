@@ -29,7 +29,7 @@ class Changes:
 
     def __init__(self, connection: "Connection", kinds: "Sequence[str] | None" = None,
                  where: "dict[str, object] | None" = None, since: str | None = None) -> None:
-        """Raises InvalidError."""
+        """Raises InvalidError, and BusyError where another process holds the lock for long: nothing has begun then."""
         self._tracker = Tracker(kinds, where, since)
         self._connection = connection
         self._remote: Remote | None = None

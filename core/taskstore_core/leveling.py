@@ -34,10 +34,11 @@ def bring_level(  # noqa: PLR0917 - the parties to a pass
     """
     hint = cache.hint()
     full = full or _lost_lines(hint, outbox)
+    since = 0 if quiet is None else quiet.stamp()
     with cache.db:
         reports = sync_logs(paths, cache, sealed, kinds, full=full)
         if quiet is not None:
-            refuse_unfinished(paths, cache, quiet, reports, sealed)
+            refuse_unfinished(paths, cache, quiet, since, _read(reports, sealed))
         is_known = hint is not None and hint[0] == outbox.id and all(
             report.mode in {"unchanged", "tail"} for report in reports.values())
         if is_known and hint is not None:
@@ -66,18 +67,25 @@ def sync_logs(paths: Paths, cache: Cache, sealed: "Sealed", kinds: "Iterable[Kin
     return reports
 
 
-def refuse_unfinished(paths: Paths, cache: Cache, quiet: "Quiet", reports: "Reports", sealed: "Sealed") -> None:
-    """Raise UnfinishedError where git may be in the middle of a log that was just read, or was then."""
+def refuse_unfinished(paths: Paths, cache: Cache, quiet: "Quiet", since: int, read: "Sequence[Kind]") -> None:
+    """Raise UnfinishedError where git may be in the middle of a log that was just read, or was then.
+
+    `since` is `quiet.stamp` before: git that has let go of its lock meanwhile has changed it.
+    """
     from .quiet import UnfinishedError
 
-    read = [kind for kind, report in ((KINDS[name], report) for name, report in reports.items())
-            if report.mode != "unchanged" and not (report.mode == "tail" and kind.log in sealed)]
     if quiet.is_writing([paths.file(kind.log) for kind in read]):
         raise UnfinishedError
-    for kind in read:
-        point = cache.checkpoint(kind)
-        if point is not None and point.signature != look(paths.file(kind.log)):
+    if quiet.stamp() != since:
+        points = {kind: cache.checkpoint(kind) for kind in read}
+        if any(point is not None and point.signature != look(paths.file(kind.log)) for kind, point in points.items()):
             raise UnfinishedError
+
+
+def _read(reports: "Reports", sealed: "Sealed") -> list[Kind]:
+    """The kinds of the logs of which more was read than what we had appended."""
+    return [KINDS[name] for name, report in reports.items() if report.mode != "unchanged" and not (
+        report.mode == "tail" and KINDS[name].log in sealed)]
 
 
 def overlay(paths: Paths, cache: Cache, outbox: "Outbox", after: int, changed: "Collection[Kind]") -> None:

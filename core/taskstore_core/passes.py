@@ -233,10 +233,11 @@ class Passes(Opened):
         self._overlaid = bool(outbox.pending)
 
         def attempt(quiet: "Quiet | None") -> "Reports":
+            since = self.quiet.stamp()
             with cache.db:
                 reports = sync_logs(self.paths, cache, {}, KINDS.values())
                 if quiet is not None:
-                    refuse_unfinished(self.paths, cache, quiet, reports, {})
+                    refuse_unfinished(self.paths, cache, quiet, since, list(KINDS.values()))
                 overlay(self.paths, cache, outbox, -1, KINDS.values())
                 cache.set_hint(outbox.hint)
             return reports

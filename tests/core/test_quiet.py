@@ -167,8 +167,9 @@ def test_the_time_after_git_was_at_work(site: Site, age_ms: float, waits: bool,
     assert Quiet(discover(str(site.root))).is_busy() is waits
 
 
-def test_something_that_never_ends(site: Site) -> None:
+def test_something_that_never_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where something touches git's folder again and again, lines are appended in the end."""
+    monkeypatch.setattr(quiet, "QUIET_MS", 3_600_000)  # however slow the machine is, it was a moment ago
     with site.open() as store:
         (site.root / ".git" / "COMMIT_EDITMSG").touch()
         create(store, "p1")
@@ -560,6 +561,7 @@ def test_a_log_that_git_writes_while_it_is_read(site: Site, halves: tuple[bytes,
         yield from real(source, *arguments)
         if len(sizes) == 1:
             replace(site.log(), whole)
+            (site.root / ".git" / "HEAD.lock").touch()
 
     with site.open() as store:
         replace(site.log(), halves[0].replace(b"p1", b"p3"))
@@ -567,6 +569,25 @@ def test_a_log_that_git_writes_while_it_is_read(site: Site, halves: tuple[bytes,
         monkeypatch.setattr(Source, "blocks", blocks)
         assert ids(store) == {"p1", "p2"}
     assert len(sizes) > 1
+
+
+def test_a_log_that_somebody_else_appends_to_all_the_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where git is not at it, what stands there is read once: who appends on and on would keep everybody waiting."""
+    site.log().write_bytes(b'{"id":"p0","title":"t","updated_at":1}\n')
+    real, sizes = Source.blocks, list[int]()
+
+    def blocks(source: Source, *arguments: int) -> Iterator[bytes]:
+        yield from real(source, *arguments)
+        if not source.size:  # another log
+            return
+        sizes.append(source.size)
+        with site.log().open("ab") as file:
+            file.write(b'{"id":"p%d","title":"t","updated_at":1}\n' % len(sizes))
+
+    with site.open() as store:
+        monkeypatch.setattr(Source, "blocks", blocks)
+        assert ids(store) == {"p0"}
+    assert len(sizes) == 1
 
 
 @pytest.mark.usefixtures("sleeps")

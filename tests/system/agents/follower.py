@@ -13,6 +13,7 @@ from tests.system.agents import history
 
 from taskstore.changes import Changes
 from taskstore.connection import Connection
+from taskstore_core.errors import BusyError
 from taskstore_core.jsonl import version_of
 from taskstore_core.kinds import KINDS
 
@@ -25,7 +26,7 @@ def follow(path: Path, *, uses_daemon: bool) -> None:
     for line in history.lines(path) if path.exists() else ():
         since = line.get("start") or line.get("anew") or line.get("cursor") or since
     recorder = history.Recorder(path, path.stem)
-    with Connection.open(daemon=uses_daemon) as connection, Changes(connection, since=since or None) as changes:
+    with Connection.open(daemon=uses_daemon) as connection, begun(connection, since or None) as changes:
         recorder.note(start=since or changes.cursor)
         for event in changes:
             if "resync" in event:
@@ -36,6 +37,15 @@ def follow(path: Path, *, uses_daemon: bool) -> None:
                 recorder.note(event=[kind.name, event["id"], version], cursor=changes.cursor)
                 if event["id"] == THE_END and event["op"] == "create":
                     return
+
+
+def begun(connection: Connection, since: str | None) -> Changes:
+    """Changes, once nobody is in the way."""
+    while True:
+        try:
+            return Changes(connection, since=since)
+        except BusyError:
+            continue
 
 
 if __name__ == "__main__":
