@@ -85,19 +85,31 @@ class Quiet:
         except OSError:
             return  # noted already; or nothing can be written here, so that nothing of ours was appended
 
-    def noted_ms(self) -> int | None:
-        """When git was first seen at work since `forget`, in Unix ms; None if it was not."""
+    def noted_ms(self, log: str = "") -> int | None:
+        """When git was first seen at work since `forget`, in Unix ms; None if it was not. Of a log: what was noted."""
         try:
-            return os.stat(self._seen).st_mtime_ns // _MS
+            return os.stat(self._place(log)).st_mtime_ns // _MS
         except OSError:
             return None
 
-    def forget(self) -> None:
-        """Be done with what was noted. Needs the store's lock."""
+    def note_gone(self, log: str, since_ms: int) -> None:
+        """Note that lines of a log which is not there must be looked for when it is, from shortly before then on."""
+        if self.noted_ms(log) is None:
+            try:
+                os.close(os.open(self._place(log), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
+                os.utime(self._place(log), ns=(since_ms * _MS, since_ms * _MS))
+            except OSError:
+                return  # nothing can be written here
+
+    def forget(self, log: str = "") -> None:
+        """Be done with what was noted, or noted of a log. Needs the store's lock."""
         try:
-            os.unlink(self._seen)
+            os.unlink(self._place(log))
         except OSError:
             return
+
+    def _place(self, log: str) -> str:
+        return f"{self._seen}-{log}" if log else self._seen
 
     def _is_locked(self, now: int) -> bool:
         """Whether a lock of git's is there that a living command may hold."""

@@ -68,7 +68,7 @@ def restore(paths: Paths, outbox: Outbox, quiet: Quiet, changed: "Collection[str
     if paths.git_dir is None or (noted is None and not changed):
         return
     stamp = quiet.stamp()
-    missing, is_away = _missing(paths, outbox, changed, noted)
+    missing, gone = _missing(paths, outbox, quiet, changed, noted)
     if verdict is not None:  # what git was found to hold it has taken charge of, whatever it has done since
         held = [one for one in missing if (one.log, one.line) in verdict.found]
         if held:
@@ -79,41 +79,48 @@ def restore(paths: Paths, outbox: Outbox, quiet: Quiet, changed: "Collection[str
             raise SwallowedError(missing, stamp)
         outbox.append([list(dict.fromkeys((one.log, one.line) for one in missing))])
         outbox.mark_settled(missing)
-    if not is_away:  # else it is looked at when it is back
+    for log in changed:
+        if log not in gone:
+            quiet.forget(log)
+    if noted is not None:
+        for log in gone:  # it is looked at when it is back
+            quiet.note_gone(log, noted)
         quiet.forget()
 
 
-def _missing(paths: Paths, outbox: Outbox, changed: "Collection[str]", noted: int | None,
-             ) -> "tuple[list[Appended], bool]":
+def _missing(paths: Paths, outbox: Outbox, quiet: Quiet, changed: "Collection[str]", noted: int | None,
+             ) -> "tuple[list[Appended], list[str]]":
     """The lines that were appended shortly before their log was replaced, or git seen at work, and are not there.
 
-    And whether such a line's log is gone, with a branch most likely.
+    And the logs of such lines that are gone, with a branch most likely.
     """
     from .appended import appended_since
 
     sources = {log: Source(paths.file(log)) for log in (LOGS if noted is not None else changed)}
     try:
-        since = _since(sources, changed, noted)
+        since = _since(sources, quiet, changed, noted)
         by_log: dict[str, list[Appended]] = {}
         for one in appended_since(outbox, min(since.values())) if since else []:
             if one.log in since and one.at >= since[one.log]:
                 by_log.setdefault(one.log, []).append(one)
         return ([one for log, those in by_log.items() for one in _absent(sources[log], those)],
-                any(sources[log].signature == MISSING for log in by_log))
+                [log for log in by_log if sources[log].signature == MISSING])
     finally:
         for source in sources.values():
             source.close()
 
 
-def _since(sources: "Mapping[str, Source]", changed: "Collection[str]", noted: int | None) -> dict[str, int]:
+def _since(sources: "Mapping[str, Source]", quiet: Quiet, changed: "Collection[str]", noted: int | None,
+           ) -> dict[str, int]:
     """From when on the lines of each log may be missing, in Unix ms; nothing is known of when a log went."""
     since: dict[str, int] = {}
     for log, source in sources.items():
-        times = [noted] if noted is not None else []
+        times = [noted, quiet.noted_ms(log) if log in changed else None]
         if log in changed and source.signature != MISSING:
             times.append(source.signature[4] // 1_000_000)
-        if times:
-            since[log] = min(times) - SLACK_MS
+        known = [time for time in times if time is not None]
+        if known:
+            since[log] = min(known) - SLACK_MS
     return since
 
 

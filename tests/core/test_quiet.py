@@ -397,12 +397,33 @@ def test_a_log_that_is_away_for_long(site: Site, git: Callable[..., str]) -> Non
         lock.unlink()
         site.calm(forget=False)
         assert ids(store) == set()
+        assert not store.is_waiting
     site.age()
     noted = time.time() - 3600
-    os.utime(site.private / "busy", (noted, noted))
+    os.utime(site.private / "busy-prds.jsonl", (noted, noted))
     site.log().write_bytes(before)
     assert site.ids() == ["p1"]
     assert logged(site) == ["p1"]
+
+
+def test_a_log_that_is_away_keeps_nothing_of_the_others_in_mind(site: Site, git: Callable[..., str]) -> None:
+    """While one log is away for long, what a person throws out of another long after it was written stays away."""
+    before = git("show", "HEAD:.taskstore/prds.jsonl").encode()
+    with site.open() as store:
+        store.apply([Operation("create", KINDS["workflow"], {"id": "w1", "name": "w"})])
+        (site.root / ".git" / "index.lock").touch()
+        site.log("workflow").unlink()
+        store.sync()
+        (site.root / ".git" / "index.lock").unlink()
+        site.calm(forget=False)
+        create(store, "p1")
+        assert logged(site) == ["p1"]
+    site.age()
+    for path in site.private.glob("busy*"):  # as if all of it had been two hours ago
+        os.utime(path, (time.time() - 7200,) * 2)
+    replace(site.log(), before)
+    assert site.ids() == []
+    assert logged(site) == []
 
 
 def test_a_log_that_there_never_was(site: Site, git: Callable[..., str]) -> None:
