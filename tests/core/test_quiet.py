@@ -14,7 +14,10 @@ from tests.conftest import Site
 
 from taskstore_core import git_objects, passes, quiet, reconcile
 from taskstore_core.batch import Operation
+from taskstore_core.errors import BusyError
+from taskstore_core.kept import Logs
 from taskstore_core.kinds import KINDS
+from taskstore_core.log import Log
 from taskstore_core.paths import Paths, discover
 from taskstore_core.quiet import PATIENCE_MS, QUIET_MS, STILL_MS, Quiet
 from taskstore_core.source import Source
@@ -190,6 +193,23 @@ def test_no_log_is_made_while_git_is_at_work(site: Site, lock: Path) -> None:
         lock.unlink()
         assert store.flush(LONG_S)
     assert logged(site) == ["p1"]
+
+
+def test_no_log_is_made_though_git_begins_only_then(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git that begins after it was looked whether it is at work is seen when a missing log would be made."""
+    site.log().unlink()
+    real = Logs.open
+
+    def begun(logs: Logs, name: str) -> Log:
+        (site.root / ".git" / "index.lock").touch()
+        return real(logs, name)
+
+    with site.open() as store:
+        site.calm()
+        monkeypatch.setattr(Logs, "open", begun)
+        with pytest.raises(BusyError, match="git is at work"):
+            create(store, "p1")
+    assert not site.log().exists()
 
 
 # What git swallowed
