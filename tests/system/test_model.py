@@ -1,13 +1,13 @@
 """The store against its model: random steps by many clients, editors and git, and after each the state is the model's.
 
-With `-s` it prints how many steps were made by each rule; with `--long` there are over 10,000, and a failure is shrunk.
+With `-s` it prints how many steps were made by each rule; with `--long` there are over 10,000, in four parts.
 """
 
 import shutil
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from tests.system import tour
 from tests.system.machine_files import Files
@@ -15,6 +15,9 @@ from tests.system.machine_git import GitWork
 from tests.system.machine_ground import Ground
 from tests.system.machine_records import Records
 from tests.system.machine_work import Work
+
+STEPS = 2500
+"""How many steps at the least a part of the campaign makes."""
 
 
 class Everything(Records, Work, Files, GitWork):
@@ -59,19 +62,36 @@ def forget_template() -> None:
         Ground.template = None
 
 
-def campaign(examples: int, steps: int, *, shrink: bool) -> settings:
-    """Shrinking takes minutes, as each try works on real files."""
-    phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
-    return settings(max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=True, phases=phases,
-                    database=None, print_blob=False, suppress_health_check=list(HealthCheck))
+def campaign(examples: int, steps: int, *, is_fixed: bool) -> settings:
+    """The same examples each time, or those of a seed.
+
+    What fails is told as it was found: to shrink it would take many minutes, as each try works on real files.
+    """
+    return settings(max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=is_fixed,
+                    phases=[Phase.generate], database=None, print_blob=False,
+                    suppress_health_check=list(HealthCheck))
 
 
-def test_the_store_is_its_model(long: bool) -> None:
-    """Whatever happens in whatever order, every client reads what the model says, and so do files and a fresh cache."""
+def run(machine: type[Everything], examples: settings) -> None:
+    """Run it and print the counts of its steps."""
     Ground.steps.clear()
     try:
-        run_state_machine_as_test(Everything, settings=campaign(110 if long else 5, 100 if long else 30, shrink=long))
+        run_state_machine_as_test(machine, settings=examples)
     finally:
         forget_template()
         made = ", ".join(f"{name} {count}" for name, count in sorted(Ground.steps.items()))
         print(f"{Ground.steps.total()} steps: {made}")  # noqa: T201 - the counts of a campaign
+
+
+def test_the_store_is_its_model() -> None:
+    """Whatever happens in whatever order, every client reads what the model says, and so do files and a fresh cache."""
+    run(Everything, campaign(5, 30, is_fixed=True))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(4))
+def test_the_store_is_its_model_for_long(part: int) -> None:
+    """The same in parts that may run side by side; many short lives meet more than a few long ones."""
+    machine = seed(part)(type("Part", (Everything,), {}))
+    run(machine, campaign(40, 70, is_fixed=False))
+    assert Ground.steps.total() >= STEPS
