@@ -8,7 +8,7 @@ from . import check_files, check_outbox, check_records, conflicts
 from .cache import Cache, Checkpoint
 from .errors import TaskStoreError
 from .jsonl import index_or_error
-from .kinds import KINDS, Kind
+from .kinds import KINDS
 from .problems import Problem, error, warning
 from .store import Store
 from .sync import LogReport, sync_log
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .jsonl import Row
+
+    Waiting = dict[str, list[Row]]
 
 _TRIES = 3
 
@@ -41,12 +43,13 @@ def _look(store: Store) -> "Iterator[Problem]":
     except TaskStoreError as problem:
         yield error("unreadable", problem.message, problem.hint or "make it a file that this user can read")
         return
+    waiting = _waiting(store)  # before the logs: what goes into one meanwhile is then seen twice, and not never
     fresh, reports = _read_anew(store)
     try:
         yield from _bad_lines(reports)
         yield from _merges(store)
-        drift = list(_drift(store, fresh))
-        _lay_over(store, fresh)  # lines that wait for git are read by all, and so part of what records say
+        drift = list(_drift(store, fresh, waiting))
+        _lay_over(fresh, waiting)  # lines that wait for git are read by all, and so part of what records say
         yield from check_records.look(fresh)
         yield from check_outbox.look(store)
         yield from drift
@@ -93,14 +96,18 @@ def _merges(store: Store) -> "Iterator[Problem]":
                       "taskstore resolve-conflicts", file=kind.log)
 
 
-def _drift(store: Store, fresh: Cache) -> "Iterator[Problem]":
-    """Whether the cache says what the logs say, both looked at in the same state."""
-    differing = _compare(store, fresh)
+def _drift(store: Store, fresh: Cache, waiting: "Waiting") -> "Iterator[Problem]":
+    """Whether the cache says what the logs say, both looked at in the same state.
+
+    A difference is believed when it is there each time: the cache knows lines that have come to wait since `waiting`.
+    """
+    differing = _compare(store, fresh, waiting)
     for _ in range(_TRIES):
-        if differing is not None:
+        if differing is not None and not any(differing.values()):
             break
+        waiting = _waiting(store)
         again, _ = _read_anew(store)
-        differing = _compare(store, again)
+        differing = _compare(store, again, waiting)
         again.close()
     for kind, keys in (differing or {}).items():
         if not keys:
@@ -110,13 +117,13 @@ def _drift(store: Store, fresh: Cache) -> "Iterator[Problem]":
                     "taskstore sync --full", file="store.db", key=kind, fixable=True)
 
 
-def _compare(store: Store, fresh: Cache) -> dict[str, list[str]] | None:
+def _compare(store: Store, fresh: Cache, waiting: "Waiting") -> dict[str, list[str]] | None:
     """The ids in which the cache differs from `fresh`, by kind; None where they were read from different files."""
     def ask(cache: Cache) -> dict[str, list[str]] | None:
         differing = None
         with cache.db:  # one state for all that is read
             if all(_same_files(cache.checkpoint(kind), fresh.checkpoint(kind)) for kind in KINDS.values()):
-                differing = {kind.name: cache.differing(fresh, kind, {row[0] for row in _waiting(store, kind)})
+                differing = {kind.name: cache.differing(fresh, kind, {row[0] for row in waiting[kind.name]})
                              for kind in KINDS.values()}
         return differing
 
@@ -127,12 +134,13 @@ def _same_files(ours: Checkpoint | None, theirs: Checkpoint | None) -> bool:
     return ours is not None and theirs is not None and ours.signature == theirs.signature
 
 
-def _waiting(store: Store, kind: Kind) -> "list[Row]":
-    rows = (index_or_error(kind, line.encode()) for line in store.pending(kind))
-    return [row for row in rows if isinstance(row, tuple)]
+def _waiting(store: Store) -> "Waiting":
+    """The lines that wait for their logs, by kind."""
+    rows = {kind.name: [index_or_error(kind, line.encode()) for line in store.pending(kind)] for kind in KINDS.values()}
+    return {name: [row for row in of_kind if isinstance(row, tuple)] for name, of_kind in rows.items()}
 
 
-def _lay_over(store: Store, fresh: Cache) -> None:
+def _lay_over(fresh: Cache, waiting: "Waiting") -> None:
     with fresh.db:
-        for kind in KINDS.values():
-            fresh.put_rows(kind, _waiting(store, kind))
+        for name, rows in waiting.items():
+            fresh.put_rows(KINDS[name], rows)

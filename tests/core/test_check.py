@@ -13,8 +13,10 @@ from typing import Any
 import apsw
 import pytest
 
+from taskstore_core import check as check_module
 from taskstore_core import layout
 from taskstore_core.batch import Operation
+from taskstore_core.cache import Cache
 from taskstore_core.kinds import KINDS
 from taskstore_core.lock import Lock
 from taskstore_core.methods import dispatch
@@ -194,6 +196,58 @@ def test_records_whose_lines_wait_for_git(site: Any) -> None:
                                 ("future_stamp", "task_specs.jsonl", None, "c")]
         dispatch(store, "record.delete", {"kind": "task_spec", "id": "b"})
         assert ("missing_need", "task_specs.jsonl", None, "a") in found(store)
+
+
+@pytest.mark.parametrize("when", ["after the logs were read", "while the cache is compared"])
+def test_lines_that_waited_and_go_into_their_logs_meanwhile(
+        site: Any, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that waits for git and is appended by somebody else while `check` looks is not overlooked."""
+    lock = site.root / ".git" / "index.lock"
+
+    def append() -> None:
+        if lock.exists():
+            lock.unlink()
+            site.calm()
+            assert other.flush(PATIENCE_S)
+
+    with site.open() as store, site.open() as other:
+        dispatch(store, "record.create", {"kind": "prd", "record": {"id": "p", "title": "P"}})
+        lock.touch()
+        for one in (spec("b"), spec("a", "b")):
+            dispatch(store, "store.apply", {"ops": [{"op": "import", "kind": "task_spec", "record": one}]})
+        waits = {"kind": "workflow", "record": {"id": "w", "name": "W", "updated_at": 2**50}}
+        dispatch(store, "store.apply", {"ops": [{"op": "import", **waits}]})
+        if when == "after the logs were read":
+            interpose(monkeypatch, check_module, "_read_anew", append)
+        else:
+            interpose(monkeypatch, Cache, "differing", append)
+        assert found(store) == [("future_stamp", "workflows.jsonl", None, "w")]
+        assert not lock.exists()
+        assert len(site.lines("task_spec")) == 2
+
+
+def test_lines_that_come_to_wait_meanwhile(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that the cache knows and `check` does not yet, as it was written while that looks, is no drift."""
+    with site.open() as store, site.open() as other:
+        fill(store)
+        (site.root / ".git" / "index.lock").touch()
+        interpose(monkeypatch, check_module, "_read_anew", lambda: dispatch(other, "record.update", {
+            "kind": "prd", "id": "p", "set": {"title": "waits"}}))
+        assert found(store) == []
+        assert json.loads(store.get("prd", "p"))["title"] == "waits"
+
+
+def interpose(monkeypatch: pytest.MonkeyPatch, where: object, name: str, act: Callable[[], object]) -> None:
+    """Have something happen right after the first call of a function, as another process could do it then."""
+    function, acts = getattr(where, name), [act]
+
+    def called(*given: object, **named: object) -> object:
+        answer = function(*given, **named)
+        if acts:
+            acts.pop()()
+        return answer
+
+    monkeypatch.setattr(where, name, called)
 
 
 def test_a_circle_is_told_as_a_way(store: Store) -> None:

@@ -1,6 +1,7 @@
 """Writes, held to the model with their answers; and what is held to it after each step, whatever the step was."""
 
 import os
+import time
 from typing import Any
 
 from hypothesis.stateful import invariant
@@ -9,6 +10,9 @@ from tests.system.model_log import FIELDS, Line, Refused, canonical, line_of, pa
 from tests.system.model_writes import apply
 
 from taskstore_core.clock import now_ms
+
+WAIT_S = 30
+"""Lines that have waited for longer than this are told of."""
 
 
 class Machine(Ground):
@@ -124,6 +128,8 @@ class Machine(Ground):
         wrong = {one["problem"] for one in problems if one["severity"] != "note"}
         expected = self.model.problems(now_ms())
         either = {"bad_line"} if any(log.closing for log in self.model.logs.values()) else set()
+        if self.locked_at is not None and time.monotonic() - self.locked_at > WAIT_S:
+            either.add("pending_lines")  # if any was written right after git began
         assert wrong - either == expected - either, (problems, expected)
         notes = {one["problem"] for one in problems if one["severity"] == "note"}
         assert notes <= {"orphan", "lock_held", *(["lost_lines"] if self.was_thrown else [])}, problems

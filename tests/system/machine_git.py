@@ -209,6 +209,7 @@ class GitWork(Machine):
         """Git is at work for some steps: what is written waits, and is read."""
         self.settle()
         self.left_alone = self.files()
+        self.locked_at = time.monotonic()
         self.git.lock.touch()
         self.is_locked, self.since_git = True, 0
 

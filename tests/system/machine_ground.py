@@ -71,6 +71,7 @@ class Ground(RuleBasedStateMachine):
         self.git = Git(self.site)
         self.model = Model()
         self.is_locked = self.was_thrown = False
+        self.locked_at: float | None = None  # when git began, of whose time lines may wait yet; by the monotonic clock
         self.left_alone: dict[str, bytes] = {}  # what git has read, while it is at work
         self.daemon: Any = None
         self.turn = self.since_git = 0
@@ -139,6 +140,7 @@ class Ground(RuleBasedStateMachine):
             assert not isinstance(answer, Refused), answer.kind
             if answer["flushed"]:
                 break
+        self.locked_at = None
         self.assert_files()
 
     def assert_files(self) -> None:
