@@ -21,8 +21,7 @@ _STAGES = range(4)
 _RECENT = 50  # commits that HEAD and the stash have been at
 _TIPS = 200  # branches, the last changed first
 _PATIENCE_S = 60
-_FINE_MS = 50  # of a file system's times, as the kernel's clock ticks
-_COARSE_MS = 2000  # of one that keeps no parts of a second, at the worst
+_SLACK_MS = 2000  # a file system may keep no parts of a second, and a clock may have been set back
 
 
 def held(paths: Paths, log: str, lines: "Mapping[str, int]") -> set[str]:
@@ -35,7 +34,7 @@ def held(paths: Paths, log: str, lines: "Mapping[str, int]") -> set[str]:
 
 def reachable(paths: Paths, log: str, lines: "Mapping[str, int]") -> set[str]:
     """Those that stand in a version which a checkout, merge or `stash pop` brings: not what only a reflog knows yet."""
-    return _found(paths, log, lines, lambda: [*_tips(paths)])
+    return _found(paths, log, dict.fromkeys(lines, 0), lambda: [*_tips(paths)])
 
 
 def _found(paths: Paths, log: str, lines: "Mapping[str, int]", commits: "Callable[[], list[str]]") -> set[str]:
@@ -124,10 +123,9 @@ def _worth_reading(paths: Paths, blobs: list[str], left: "Mapping[bytes, int]") 
 def _stored_ms(path: str) -> int | None:
     """When an object was written to a file of its own, or found there again, in Unix ms at the latest."""
     try:
-        ms, part_ns = divmod(os.stat(path).st_mtime_ns, 1_000_000)
+        return os.stat(path).st_mtime_ns // 1_000_000 + _SLACK_MS
     except OSError:
         return None
-    return ms + (_FINE_MS if part_ns else _COARSE_MS)
 
 
 def _contents(paths: Paths, blobs: "Iterable[str]") -> "Generator[bytes]":

@@ -17,6 +17,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    Token = tuple[str | None, str | None]
+    """The token of a lease, "" if it is nobody's and None if it has ended, and which version nobody's is for."""
+
 DEFAULT_MS = 15 * 60 * 1000
 _BUSY_MS = 5000
 _DAMAGED = (apsw.NotADBError, apsw.CorruptError, apsw.SQLError)
@@ -48,6 +51,10 @@ class Lease:
         """Whether it holds now."""
         return self.boot == clock.boot_id() and clock.uptime_ms() < self.until
 
+    def as_token(self) -> "Token":
+        """This lease as one of `tokens`, for one that holds."""
+        return self.token, None if self.token else self.op_sum
+
     def expires_at(self) -> int:
         """When it ends, in Unix milliseconds by the clock as it is set now."""
         return clock.now_ms() + self.until - clock.uptime_ms()
@@ -63,12 +70,17 @@ def granted(spec: str, by: str, lease_ms: int, op: str | None, op_sum: str) -> L
     return Lease(spec, by, os.urandom(8).hex(), clock.uptime_ms() + lease_ms, clock.boot_id(), op, op_sum)
 
 
-def unknown(spec: str) -> Lease:
+def unknown(spec: str, version: int) -> Lease:
     """A lease for a spec that runs although no lease is known: a person or another clone set it running.
 
-    It is over when the spec no longer runs, also where git has brought a version of before back.
+    It is for this version alone: it is over when the spec no longer runs, and another run has a lease of its own.
     """
-    return Lease(spec, "", "", clock.uptime_ms() + DEFAULT_MS, clock.boot_id())
+    return Lease(spec, "", "", clock.uptime_ms() + DEFAULT_MS, clock.boot_id(), None, str(version))
+
+
+def is_known(token: "Token | None", version: int) -> bool:
+    """Whether this lease is one on a version that runs: nobody's is on that alone which it was noted for."""
+    return token is not None and token[1] in {None, str(version)}
 
 
 class Leases:
@@ -93,13 +105,13 @@ class Leases:
         """The lease that a claim with this `op` was given."""
         return self._one("op", op)
 
-    def tokens(self) -> dict[str, str | None]:
-        """The token of every lease by its task spec: "" if it is nobody's, None if it has ended."""
+    def tokens(self) -> "dict[str, Token]":
+        """The token of every lease by its task spec."""
         try:
             db = self._opened()
-            return {} if db is None else {str(spec): token for spec, token in db.execute(
-                "SELECT spec, CASE WHEN boot = ? AND until > ? THEN token END FROM leases",
-                (clock.boot_id(), clock.uptime_ms()))}
+            return {} if db is None else {spec: (token, version) for spec, token, version in db.execute(
+                "SELECT spec, CASE WHEN boot = ? AND until > ? THEN token END, CASE token WHEN '' THEN op_sum END"
+                " FROM leases", (clock.boot_id(), clock.uptime_ms()))}
         except apsw.Error:
             self.close()
             return {}

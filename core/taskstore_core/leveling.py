@@ -38,7 +38,7 @@ def bring_level(  # noqa: PLR0917 - the parties to a pass
     with cache.db:
         reports = sync_logs(paths, cache, sealed, kinds, full=full)
         if quiet is not None:
-            refuse_unfinished(paths, cache, quiet, since, _read(reports, sealed))
+            refuse_unfinished(paths, cache, quiet, since, _read(cache, reports, sealed))
         is_known = hint is not None and hint[0] == outbox.id and all(
             report.mode in {"unchanged", "tail"} for report in reports.values())
         if is_known and hint is not None:
@@ -82,10 +82,12 @@ def refuse_unfinished(paths: Paths, cache: Cache, quiet: "Quiet", since: int, re
             raise UnfinishedError
 
 
-def _read(reports: "Reports", sealed: "Sealed") -> list[Kind]:
-    """The kinds of the logs of which more was read than what we had appended."""
-    return [KINDS[name] for name, report in reports.items() if report.mode != "unchanged" and not (
-        report.mode == "tail" and KINDS[name].log in sealed)]
+def _read(cache: Cache, reports: "Reports", sealed: "Sealed") -> list[Kind]:
+    """The kinds of the logs of which something was read and that do not stand as our append left them."""
+    read = [KINDS[name] for name, report in reports.items() if report.mode != "unchanged"]
+    points = {kind: cache.checkpoint(kind) for kind in read}
+    return [kind for kind, point in points.items()
+            if point is None or kind.log not in sealed or point.signature != sealed[kind.log][1]]
 
 
 def overlay(paths: Paths, cache: Cache, outbox: "Outbox", after: int, changed: "Collection[Kind]") -> None:

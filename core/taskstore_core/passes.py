@@ -150,7 +150,8 @@ class Passes(Opened):
         outbox = self._read_outbox(cache)
         if not self.quiet.is_busy():
             if self._asked < _TRIES:
-                restore(self.paths, outbox, self.quiet, self._changed(cache), self._verdict)
+                ours = self.lag.sealed if self.lag is not None else {}
+                restore(self.paths, outbox, self.quiet, self._changed(cache, ours), self._verdict)
             self._asked, self._verdict = 0, None
             sealed = self._drain(outbox)
         else:
@@ -160,21 +161,22 @@ class Passes(Opened):
             self._pulse.close()  # what it knows is no longer true of the cache alone
             self.lag = None
         self.is_waiting = bool(outbox.pending) or self.quiet.noted_ms() is not None
-        reports = self._finished(cache, lambda quiet: self._bring_level(
+        reports = self._finished(cache, sealed, lambda quiet: self._bring_level(
             cache, outbox, sealed, KINDS.values(), quiet, full=full))
         if not sealed or any(report.mode != "unchanged" and KINDS[name].log not in sealed
                              for name, report in reports.items()):
             self._note_head(cache)
         return reports
 
-    def _finished(self, cache: Cache, attempt: "Callable[[Quiet | None], Reports]") -> "Reports":
+    def _finished(self, cache: Cache, sealed: "Sealed", attempt: "Callable[[Quiet | None], Reports]") -> "Reports":
         """What comes of an attempt to read the logs as git leaves them, and not as they are while it writes them.
 
         An attempt raises UnfinishedError where what it is given says so; the last, after a second, is given nothing.
         """
         end = time.monotonic() + FINISH_S
         while time.monotonic() < end:
-            self.quiet.let_finish([self.paths.file(log) for log in self._changed(cache, or_unknown=True)], end)
+            changed = self._changed(cache, sealed, or_unknown=True)
+            self.quiet.let_finish([self.paths.file(log) for log in changed], end)
             try:
                 return attempt(self.quiet)
             except UnfinishedError:
@@ -209,9 +211,11 @@ class Passes(Opened):
             raise ReadOnlyError(f"lines in the outbox cannot be put into their logs: {error}",
                                 hint="they are safe where they are") from error
 
-    def _changed(self, cache: Cache, *, or_unknown: bool = False) -> list[str]:
-        """The logs that somebody else has touched since the cache was level with them `or` which it never was."""
-        ours = self.lag.sealed if self.lag is not None else {}
+    def _changed(self, cache: Cache, ours: "Sealed", *, or_unknown: bool = False) -> list[str]:
+        """The logs that somebody else has touched since the cache was level with them `or` which it never was.
+
+        `ours` is how our appends left logs that the cache is behind.
+        """
         changed = []
         for kind in KINDS.values():
             point = cache.checkpoint(kind)
@@ -243,6 +247,6 @@ class Passes(Opened):
             return reports
 
         try:
-            return self._finished(cache, attempt)
+            return self._finished(cache, {}, attempt)
         finally:
             outbox.close()

@@ -131,7 +131,7 @@ def _is_fresh(path: str, now: int) -> bool:
     """Whether a file, or its folder where it is gone, was touched a moment before `now`."""
     for place in (path, os.path.dirname(path)):
         try:
-            return 0 <= now - os.stat(place).st_ctime_ns < STILL_MS * _MS
+            return abs(now - os.stat(place).st_ctime_ns) < STILL_MS * _MS  # it may have changed since `now`
         except OSError:
             continue
     return False

@@ -7,6 +7,7 @@ PRD that is not in the store blocks nothing; a need that is not there is not com
 from .errors import BusyError, ReadOnlyError, check_text
 from .jsonl import parse_object
 from .kinds import KINDS
+from .leases import is_known
 from .view import SPEC
 
 TYPE_CHECKING = False
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .store import Store
     from .view import View
 
+_NONE = (None, None)
 _FREE = """
   NOT EXISTS (SELECT 1 FROM prds_rows AS p WHERE p.id = s.prd_id AND NOT p.deleted AND p.status = 'cancelled')
   AND NOT EXISTS (SELECT 1 FROM needs AS n LEFT JOIN task_specs_rows AS t ON t.id = n.need AND NOT t.deleted
@@ -57,14 +59,14 @@ def ready(view: "View", prd_id: str | None = None) -> "Iterator[tuple[str, str]]
     import heapq
 
     written = view.all_touched(SPEC)
-    running = [key for (key,) in view.cache.db.execute(
-        "SELECT id FROM task_specs_rows WHERE status = 'running' AND NOT deleted ORDER BY created_at, id")
+    running = [(key, version) for key, version in view.cache.db.execute(
+        "SELECT id, version FROM task_specs_rows WHERE status = 'running' AND NOT deleted ORDER BY created_at, id")
         if key not in written]
     tokens = view.tokens()
-    for key in running:
-        if key not in tokens:
-            view.notice(key)
-    lapsed = [key for key in running if tokens.get(key, "") is None]
+    for key, version in running:
+        if not is_known(tokens.get(key), version):
+            view.notice(key, version)
+    lapsed = [key for key, version in running if is_known(tokens.get(key), version) and tokens[key][0] is None]
     streams = [_stream(view, "s.status = 'pending'", [], prd_id)]
     ours = _changed(view)
     if lapsed:
@@ -73,7 +75,7 @@ def ready(view: "View", prd_id: str | None = None) -> "Iterator[tuple[str, str]]
         streams.append(_stream(view, "s.id IN (SELECT value FROM json_each(?)) AND s.status = 'running'",
                                [json.dumps(lapsed)], prd_id))
     unchanged = ((created_at, key, raw) for created_at, key, raw in heapq.merge(*streams)
-                 if key not in written and key not in ours and not tokens.get(key))
+                 if key not in written and key not in ours and not tokens.get(key, _NONE)[0])
     for _, key, raw in heapq.merge(unchanged, _among(view, ours, prd_id)):
         yield key, raw
 
@@ -122,9 +124,10 @@ def obstacle(view: "View", key: str) -> str:
     status = spec.get("status")
     if status not in {"pending", "running"}:
         return f"its status is {status}"
-    if status == "running" and view.lease(key) is None:
-        view.notice(key)
     lease = view.lease(key)
+    if status == "running" and not is_known(None if lease is None else lease.as_token(), known[0]):
+        view.notice(key, known[0])
+        lease = view.lease(key)
     if lease is not None and lease.is_live() and (lease.token or status == "running"):
         return _held(lease.by, lease.until)
     waiting = [need for need in view.needs(key) if _status(view, "task_spec", need) != "complete"]

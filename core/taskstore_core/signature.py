@@ -20,6 +20,7 @@ MISSING: "Signature" = (0, 0, 0, 0, 0)
 
 _SECOND = 1_000_000_000
 _CENTISECOND = 10_000_000
+_FINE = 1_000_000 - 1  # what file systems cut off that do not show it: 100 ns (NTFS, CIFS) to a millisecond
 _TRIES = 8
 _exact: dict[int, bool] = {}
 _CLOCK_REALTIME_COARSE = 5  # which Python has no name for
@@ -77,7 +78,7 @@ def is_racy(signature: "Signature", looked_at_ns: int) -> bool:
     """
     if signature == MISSING:
         return False
-    newest = max(signature[3], signature[4])
+    newest = max(signature[3], signature[4]) + _FINE
     if not signature[3] % _CENTISECOND:  # so does a file system show that keeps no more of it (exFAT)
         newest += (_CENTISECOND if signature[3] % _SECOND else 2 * _SECOND) - 1  # or whole seconds (FAT: two)
     return newest >= looked_at_ns

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .change import Known
     from .jsonl import Row
-    from .leases import Lease, Leases
+    from .leases import Lease, Leases, Token
 
     History = Callable[[Kind, str], list[str]]
 
@@ -147,17 +147,18 @@ class View:
         lease = self.lease(found.spec) if found is not None else None
         return lease if lease is not None and lease.op == op else None
 
-    def tokens(self) -> dict[str, str | None]:
-        """The token of every lease by its task spec: "" if it is nobody's, None if it has ended."""
+    def tokens(self) -> "dict[str, Token]":
+        """The token of every lease by its task spec."""
         found = self.held.tokens()
         for view in reversed(list(self._views())):
             for spec, lease in view.leases.items():
                 if lease is None:
                     found.pop(spec, None)
                 else:
-                    found[spec] = lease.token
-        for spec in self.noticed:
-            found.setdefault(spec, "")
+                    found[spec] = lease.as_token()
+        for spec, lease in self.noticed.items():
+            if not self.is_granted(spec):
+                found[spec] = lease.as_token()
         return found
 
     def end_lease(self, spec: str) -> None:
@@ -166,9 +167,9 @@ class View:
             self.leases[spec] = None
             self.noticed.pop(spec, None)
 
-    def notice(self, spec: str) -> None:
+    def notice(self, spec: str, version: int) -> None:
         """Count a running task spec that nobody is known to hold as held, for the default time from now."""
-        self.noticed[spec] = leases.unknown(spec)
+        self.noticed[spec] = leases.unknown(spec, version)
 
     def needs(self, spec: str) -> list[str]:
         """The task specs that must be complete before this one."""

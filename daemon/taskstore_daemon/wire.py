@@ -184,6 +184,8 @@ class Wire:
 
     def close(self) -> None:
         """End the connection for whoever waits for it."""
+        if Wire._last is self:
+            Wire._last = None
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()

@@ -544,6 +544,18 @@ def test_what_git_brings_back_as_pending_is_free(store: Store, other: Store) -> 
     assert settle(store, "heartbeat", claimed)["by"] == "me"
 
 
+def test_another_run_is_held_anew(store: Store, other: Store, clocks: Any) -> None:
+    """What another clone sets running again, after it was pending, is held the default time from then on."""
+    for version, status in enumerate(["running", "pending", "running"], 2):
+        append(store, id="x", status=status, updated_at=version)
+        assert (ready(store) == ["x"]) is (status == "pending")
+        clocks.go_on(DEFAULT_MS - 1000)
+    assert ready(other) == []
+    _by_id(other)
+    clocks.go_on(1000)
+    assert ready(other) == ["x"]
+
+
 # The file of leases
 
 

@@ -515,7 +515,7 @@ def test_only_what_git_has_stored_since_is_read(site: Site, git: Callable[..., s
         git("add", "-A")
         git("commit", "-qm", "x")
         stored = git("rev-parse", "HEAD:.taskstore/prds.jsonl")
-        stored_at(site, time.time() + (-1 if is_old else 60))
+        stored_at(site, time.time() + (-60 if is_old else 60))
         site.calm()
         before = site.log().read_bytes()
         create(store, "p1")
