@@ -4,6 +4,7 @@ With `-s` it prints how many steps were made by each rule; with `--long` there a
 """
 
 import shutil
+import sys
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ def run(machine: type[Everything], examples: settings) -> None:
     finally:
         forget_template()
         made = ", ".join(f"{name} {count}" for name, count in sorted(Ground.steps.items()))
-        print(f"{Ground.steps.total()} steps: {made}")  # noqa: T201 - the counts of a campaign
+        print(f"{Ground.steps.total()} steps: {made}", file=sys.stderr)  # noqa: T201 - as pytest-xdist drops its workers' output
 
 
 def test_the_store_is_its_model() -> None:
