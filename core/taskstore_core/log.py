@@ -114,7 +114,10 @@ class Log:
         return True
 
     def missing(self, lines: "Sequence[str]") -> list[str]:
-        """Those of `lines` that do not stand in the file, in their order; looks near its end first."""
+        """Those of `lines` that do not stand in the file, each once, in their order; looks near its end first.
+
+        A line that git swallowed was written anew, so it may wait twice.
+        """
         left = self._absent(lines, max(0, self.start - _NEAR))
         return self._absent(left, 0) if left and self.start > _NEAR else left
 
@@ -150,4 +153,4 @@ class Log:
 
     def _absent(self, lines: "Sequence[str]", start: int) -> list[str]:
         present = set(os.pread(self._fd, self.start - start, start).split(b"\n"))
-        return [line for line in lines if line.encode() not in present]
+        return [line for line in dict.fromkeys(lines) if line.encode() not in present]

@@ -257,10 +257,37 @@ store.close()
         site.assert_sound(site.acknowledged())
 
 
+def test_lines_that_git_swallowed_are_restored_once(site, boots):
+    """A line that was written anew, as git had swallowed it, stands in the outbox twice, and comes back once."""
+    assert site.run(CRASH).status == 0
+    site.log().write_bytes(b"")
+    assert site.run("Store.open(directory=directory).sync()\nos._exit(0)").status == 0
+    assert len(site.lines()) == 5
+    site.age()
+    site.log().write_bytes(b"")
+    assert site.run(REOPEN, boot=boots[0]).status == 0
+    site.assert_sound(site.acknowledged())
+
+
+def test_a_log_that_was_away_is_not_vouched_for(site, boots):
+    """Lines of a log that was not there when the others were synced are restored if the power loss took them."""
+    assert site.run(CRASH).status == 0
+    site.age()
+    site.log().unlink()
+    assert site.run("store = Store.open(directory=directory)\nstore.sync()\nstore.close()").status == 0
+    site.log().write_bytes(b"")  # back, as with its branch
+    reopened = site.run(REOPEN, boot=boots[0])
+    assert reopened.said == [["prd-0", "prd-1", "prd-2", "prd-3", "prd-4", "ts-4"]], reopened.err
+
+
 @pytest.mark.usefixtures("strace")
 def test_lines_are_restored_by_a_later_process_where_the_first_could_not(site, boots):
-    """Where the log is replaced under whoever restores its lines after a power loss, the next process restores them."""
+    """Where one log is replaced under whoever restores lines after a power loss, the next process restores its lines.
+
+    However old they are: nobody takes them for what git has just swallowed.
+    """
     assert site.run(CRASH).status == 0
+    site.age()
     site.log().write_bytes(b"")
     with site.replaced_all_the_time():
         tried = site.run_traced("""
