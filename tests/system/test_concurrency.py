@@ -49,6 +49,22 @@ except TaskStoreError as error:
     print(json.dumps([error.kind, error.retryable]))
 """
 
+GIVE_UP = """
+import threading
+from taskstore_core.lock import Lock
+path = f"{arguments[0]}/lock"
+try:
+    with Lock(path, wait_s=0.01):
+        print("got it")
+except TaskStoreError:
+    ready("gave up")
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join()  # it waits in the kernel, and gets the lock now
+with Lock(path, wait_s=0):
+    print("got it")
+"""
+
 
 def test_writers_and_readers_at_once_lose_nothing_and_see_everything(site, tmp_path):
     """Eight processes write 4,000 records at once, each is there once, and readers never miss one or see an error."""
@@ -110,6 +126,16 @@ def test_a_lock_that_is_held_too_long_is_busy(site):
     assert said.said == [["busy", True]], said.err
     holder.communicate("\n")
     assert site.run(WAITER, str(site.private)).out == "got it\n"
+
+
+def test_who_waited_in_vain_holds_nothing_later(site):
+    """A wait that was given up takes no lock once its holder leaves: nobody would let go of it again."""
+    holder = hold(site)
+    with site.start(GIVE_UP, str(site.private)) as waiter:
+        site.await_word(waiter, "gave up")
+        holder.communicate("\n")
+        out, err = waiter.communicate("\n", timeout=60)
+    assert out == "got it\n", err
 
 
 @pytest.mark.long
