@@ -103,6 +103,7 @@ class Ground(RuleBasedStateMachine):
         if name in self.clients:
             self.clients[name].close()
         self.clients[name] = Connection.open(os.fspath(path or self.site.root), daemon=name in BY_DAEMON)
+        assert (self.clients[name].remote is not None) == (name in BY_DAEMON)  # it would do without, and say nothing
 
     def start_daemon(self) -> None:
         self.daemon_life = contextlib.ExitStack()

@@ -43,6 +43,11 @@ def test_agents_in_worktrees(site: Site, tmp_path: Path, request: pytest.Fixture
     assert not freshness.faults(calls, campaign.upsets)
     assert not ledger.faults(calls, lines)
     assert not told
+    assert not feeds.untold(streams, calls)
+    assert unknown < sum(len(part) for one in streams for part in one.parts)
+    assert holding.holds_of(calls)
+    assert {"daemon", "files"} <= {call.through for call in calls}
+    assert campaign.counts["lines dropped"] >= campaign.counts["compactions"]
     assert not undone
     assert set(campaign.freed) <= orphans(calls, lines)
     assert max(map(seconds, calls)) < DEADLINE_S
@@ -74,6 +79,7 @@ def report(campaign: Campaign, calls: list[Call], streams: list[feeds.Stream], u
     slowest = max(calls, key=seconds)
     rows: dict[str, object] = {
         "calls": dict(sorted(Counter(call.name for call in calls).items())),
+        "through": dict(Counter(call.through for call in calls if call.through)),
         "refused": dict(Counter(call.error for call in calls if call.error)),
         "cut off": sum(call.ended is None for call in calls),
         "claims": len(holds), "takeovers": again, "freed by hand": len(campaign.freed),

@@ -50,6 +50,8 @@ BEGUN = claim(0, "A")
     [BEGUN, prove("release", 0.5, "A"), prove("release", 0.9, "A")],  # sent again
     [BEGUN, prove("heartbeat", 0.9, "A"), prove("complete", 1.5, "A")],
     [BEGUN, prove("complete", 0.5, "A"), by_hand(0.7), claim(0.9, "B", who="bob")],
+    [BEGUN, prove("fail", 0.5, "A"), by_hand(0.7), prove("fail", 0.8, "A"), claim(0.95, "B", who="bob")],
+    [BEGUN, claim(0.5, "A", version=2)],  # sent again
 ])
 def test_good_holding(calls: list[Call]) -> None:
     """Turns, takeovers when a lease is over, and whatever a call that was cut off may have done, are no faults."""
@@ -71,6 +73,10 @@ def test_good_holding(calls: list[Call]) -> None:
     ([BEGUN, prove("heartbeat", 0.5, "A", error="conflict")], "was refused though it had"),
     ([BEGUN, prove("complete", 0.5, "A", error="conflict")], "was refused though it had"),
     ([BEGUN, prove("complete", 0.5, "A"), claim(0.9, "B", who="bob")], "which ann had completed"),
+    ([BEGUN, prove("fail", 0.5, "A"), claim(0.9, "B", who="bob")], "which ann had failed"),
+    ([BEGUN, claim(0.5, "A", who="bob", op="another")], "one token"),
+    ([BEGUN, prove("complete", 0.5, "A", who="bob")], "accepted with the token of ann's hold of t"),
+    ([BEGUN, prove("complete", 0.5, "A", spec="s")], "ann's task_spec.complete of s was accepted with the token"),
     ([call("store.apply", 0, op="plan", ops=[{"record": {"id": "t", "depends_on": ["s"]}}]), BEGUN],
      "before s was complete"),
 ])
@@ -106,6 +112,14 @@ def plan_list(at: float, *keys: str) -> Call:
     return call("record.list", at, kind="task_spec", where={"prd_id": "p"}, answer={"versions": dict.fromkeys(keys, 1)})
 
 
+def expecting(version: int, *, seen: int, at: float) -> Call:
+    return update(at, version, if_updated_at=seen)
+
+
+def resolve(at: float, op: str) -> Call:
+    return call("dependency.resolve", at, id="d", op=op, answer={"versions": {"d": int(at * 10)}})
+
+
 PLAN = call("store.apply", 0, op="plan", ops=[{"record": {"id": key}} for key in ("p", "p.0", "p.1")],
             answer={"versions": {"p": 1, "p.0": 1, "p.1": 1}})
 
@@ -121,6 +135,10 @@ PLAN = call("store.apply", 0, op="plan", ops=[{"record": {"id": key}} for key in
     [update(0, 1, op="a"), update(0.2, 2), update(0.4, 1, op="a")],  # sent again
     [update(0, 1, op="a", cut_off=True), get(0.2, 1), update(0.4, 1, op="a")],
     [PLAN, plan_list(0.05), plan_list(0.05, "p.0", "p.1"), plan_list(0.5, "p.0", "p.1")],
+    [update(0, 1), expecting(2, seen=1, at=0.2), expecting(3, seen=2, at=0.4)],
+    [resolve(0.1, "a"), resolve(0.3, "a"), call("dependency.resolve", 0.5, id="d", op="b", error="conflict")],
+    [call("dependency.wait", 0, id="d", timeout_ms=10), call("dependency.wait", 0, id="d", error="not_found")],
+    [call("dependency.wait", 0, id="d", answer={"versions": {"d": 1}, "resolved_at": 1})],
 ])
 def test_good_reads(calls: list[Call]) -> None:
     """What was not acknowledged yet may be read or not, and what was deleted be gone."""
@@ -136,6 +154,8 @@ def test_good_reads(calls: list[Call]) -> None:
     ([update(0, 5), update(0.2, 5)], "wrote x as of 5, when 5 was known"),
     ([PLAN, plan_list(0.5)], "did not find p.0"),
     ([PLAN, plan_list(0.05, "p.0")], "is without ['p.1'], but not without the others"),
+    ([update(0, 1), expecting(2, seen=1, at=0.2), expecting(3, seen=1, at=0.4)], "expected 1, and was accepted after"),
+    ([resolve(0.1, "a"), resolve(0.3, "b")], "ann resolved d, which ann had resolved"),
 ])
 def test_bad_reads(calls: list[Call], fault: str) -> None:
     """Reads older than what was acknowledged or read before, by anybody, and halves of what was written together."""
@@ -143,7 +163,14 @@ def test_bad_reads(calls: list[Call], fault: str) -> None:
     assert freshness.faults(calls, [(0, S)]) == []
 
 
+def test_a_wait_that_ends_too_soon() -> None:
+    """What waits without a limit is answered with what is resolved, whichever branch is checked out."""
+    answered = call("dependency.wait", 0, id="d", answer={"versions": {"d": 1}})
+    assert freshness.faults([answered]) == ["ann's dependency.wait of d ended before it was resolved"]
+
+
 WRITTEN = update(0, 1, op="a")
+CUT_OFF = call("store.apply", 0, op="plan", cut_off=True, ops=PLAN.arguments["ops"])
 
 
 @pytest.mark.parametrize(("calls", "lines"), [
@@ -155,6 +182,9 @@ WRITTEN = update(0, 1, op="a")
     ([update(0, 0, op="a", error="busy", answer=None), update(1, 1, op="a")], [Line("x", 1, "a")]),
     ([delete(0)], [Line("x", 9, "delete", deleted=True), Line("x", 10, "", deleted=True)]),
     ([claim(0, "A", version=1), claim(1, "A", version=2)], [Line("t", 1, "claim-A"), Line("t", 2, "")][:1]),
+    ([WRITTEN, get(0.5, 1)], [Line("x", 1, "a"), Line("chaff-workflow", 1, "")]),
+    ([CUT_OFF], [Line(key, 1, "plan") for key in ("p", "p.0", "p.1")]),
+    ([CUT_OFF], []),
 ])
 def test_good_ledgers(calls: list[Call], lines: list[Line]) -> None:
     """What was cut off may be written or not; what was acknowledged is, once."""
@@ -172,6 +202,8 @@ def test_good_ledgers(calls: list[Call], lines: list[Line]) -> None:
     ([update(0, 0, op="a", error="conflict", answer=None)], [Line("x", 1, "a")], "a was refused, and is on a line"),
     ([WRITTEN, update(1, 2, op="a")], [Line("x", 1, "a")], "a was answered with"),
     ([get(0, 1, error="internal")], [], "internal"),
+    ([WRITTEN, get(0.5, 2)], [Line("x", 1, "a")], "read x as of 2, which no log has"),
+    ([CUT_OFF], [Line("p", 1, "plan"), Line("p.1", 1, "plan")], "plan is there without ['p.0']"),
 ])
 def test_bad_ledgers(calls: list[Call], lines: list[Line], fault: str) -> None:
     """What is lost, there twice, or nobody's, and answers that differ from try to try."""
@@ -214,3 +246,24 @@ def test_feeds_that_are_not_known() -> None:
     """Batches of another epoch, or older than what the feed keeps, are counted."""
     heard = stream([Batch("d:1", "d:2", [A]), Batch("d:2", "e:3", [A]), Batch("e:0", "e:9", [A])])
     assert feeds.faults([heard], FEED, STATE) == ([], 3)
+
+
+WROTE = update(0.5, 3, who="agent-1")
+
+
+@pytest.mark.parametrize("heard", [
+    stream([Batch("e:0", "e:1", [("prd", "x", 3)])]), Stream("f", rest=[("prd", "x", 3)]),
+    Stream("f", [[Batch("e:0", "e:1", [("prd", "x", 3)])], []], at=int(0.6 * S)),
+])
+def test_what_was_told_of(heard: Stream) -> None:
+    """Whoever followed when a write was made heard of it, be it in a batch that did not end."""
+    assert feeds.untold([heard], [WROTE]) == []
+
+
+@pytest.mark.parametrize("heard", [
+    stream([Batch("e:0", "e:1", [A])]), Stream("f", [[Batch("e:0", "e:1", [("prd", "x", 3)])], []], at=int(0.4 * S))])
+def test_what_was_never_told(heard: Stream) -> None:
+    """What the feed left out nobody hears of, and the feed alone would not show it."""
+    assert feeds.untold([heard], [WROTE]) == ["f never heard of x, which agent-1 wrote"]
+    again = update(0.7, 3, who="agent-1", op=WROTE.arguments["op"])
+    assert feeds.untold([heard], [update(0, 3, who="bob", op=again.arguments["op"]), again]) == []

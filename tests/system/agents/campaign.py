@@ -20,9 +20,10 @@ from tests.daemons import running_daemon
 from tests.system.agents import feeds, history
 from tests.system.agents.agent import NOTES
 from tests.system.agents.follower import THE_END
-from tests.system.agents.ledger import Line
+from tests.system.agents.ledger import CHAFF, Line
 
 from taskstore.connection import Connection
+from taskstore_core.errors import BusyError
 from taskstore_core.jsonl import version_of
 from taskstore_core.kinds import KINDS, LOGS
 
@@ -64,8 +65,10 @@ class Campaign:
         self._git("symbolic-ref", "HEAD", "refs/heads/main")
         assert self._site.cli("install-hooks").status == 0
         self._connection = Connection.open(str(self._site.root))
-        for note in NOTES:
+        for note in (*NOTES, CHAFF["workflow"]):
             self._operate("record.create", kind="workflow", record={"id": note, "name": note})
+        self._operate("record.create", kind="task_spec", record={
+            "id": CHAFF["task_spec"], "prd_id": "chaff", "phase_name": "chaff", "status": "complete"})
         for message in ("the store", "a second commit"):
             self._operate("record.create", kind="prd", record={"title": message})
             self._git("add", "-A")
@@ -205,7 +208,17 @@ class Campaign:
         self.counts["rebuilds"] += 1
 
     def _compact(self) -> None:
-        self.counts["compactions"] += self._site.cli("compact").status == 0
+        """Write lines that may go, among those that stay as somebody may repeat the writes, and have them dropped."""
+        with Connection.open(str(self._site.root), daemon=False) as connection:
+            try:
+                for kind in list(CHAFF) * 3:
+                    connection.call("record.update", {"kind": kind, "id": CHAFF[kind], "set": {"description": "chaff"}})
+            except BusyError:
+                return
+        done = self._site.cli("compact", "--json")
+        if done.status == 0:
+            self.counts["compactions"] += 1
+            self.counts["lines dropped"] += json.loads(done.out)["lines"]
 
     # The run
 

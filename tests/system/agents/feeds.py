@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.system.agents.history import lines
+from tests.system.agents.freshness import WRITES
+from tests.system.agents.history import Call, lines
 
 Feed = Mapping[str, Mapping[int, tuple[str, str]]]
 """By epoch and number, (kind, id)."""
@@ -26,14 +27,19 @@ class Batch:
 
 @dataclasses.dataclass
 class Stream:
-    """What one follower heard; a list of batches for each time it had to begin anew."""
+    """What one follower heard; a list of batches for each time it had to begin anew, last `at`, in ns.
+
+    `rest` is what it was told of a batch of which it did not await the end.
+    """
 
     who: str
     parts: list[list[Batch]] = dataclasses.field(default_factory=lambda: [[]])
+    at: int = 0
+    rest: list[tuple[str, str, int | None]] = dataclasses.field(default_factory=list)
 
 
 def read(path: Path) -> Stream:
-    """What a follower wrote down: {"start"}, {"anew"}, {"event": [kind, id, version], "cursor"}.
+    """What a follower wrote down: {"start", "at"}, {"anew", "at"}, {"event": [kind, id, version], "cursor"}.
 
     "start" is the cursor from which it went on, also after it was killed: what it had been told of a batch, but not
     whole, is told again.
@@ -44,14 +50,17 @@ def read(path: Path) -> Stream:
     for line in lines(path):
         if "start" in line:
             cursor, told = line["start"], []
+            stream.at = stream.at or line["at"]
         elif "anew" in line:
             stream.parts.append([])
             cursor, told = line["anew"], []
+            stream.at = line["at"]
         elif "event" in line:
             told.append(tuple(line["event"]))
             if line["cursor"] != cursor:
                 stream.parts[-1].append(Batch(cursor, line["cursor"], told))
                 cursor, told = line["cursor"], []
+    stream.rest = told
     return stream
 
 
@@ -97,6 +106,23 @@ def _outdated(stream: Stream, state: Mapping[str, int | None]) -> Iterator[str]:
     for key, version in last.items():
         if version != state.get(key):
             yield f"{stream.who} was last told of {key} as {version}, which is {state.get(key)}"
+
+
+def untold(streams: Sequence[Stream], calls: Sequence[Call]) -> list[str]:
+    """Writes that agents made since a follower began, of whose records it never heard. The feed need not be known."""
+    found = []
+    tried: set[str] = set()
+    told = [(stream, {key for batch in stream.parts[-1] for _, key, _ in batch.told} | {one[1] for one in stream.rest})
+            for stream in streams]
+    for call in sorted(calls, key=lambda one: one.began):
+        if call.name not in WRITES or call.arguments["op"] in tried:
+            continue  # what is sent again may have been written long ago
+        tried.add(call.arguments["op"])
+        for stream, keys in told:
+            if call.is_done and call.who.startswith("agent") and call.began > stream.at:
+                found += [f"{stream.who} never heard of {key}, which {call.who} wrote" for key in call.versions
+                          if key not in keys]
+    return found
 
 
 def heard(streams: Sequence[Stream]) -> dict[str, int]:

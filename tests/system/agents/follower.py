@@ -7,6 +7,7 @@ Started anew with the same HISTORY it goes on from the last cursor in there. See
 
 import json
 import sys
+import time
 from pathlib import Path
 
 from tests.system.agents import history
@@ -27,10 +28,10 @@ def follow(path: Path, *, uses_daemon: bool) -> None:
         since = line.get("start") or line.get("anew") or line.get("cursor") or since
     recorder = history.Recorder(path, path.stem)
     with Connection.open(daemon=uses_daemon) as connection, begun(connection, since or None) as changes:
-        recorder.note(start=since or changes.cursor)
+        recorder.note(start=since or changes.cursor, at=time.monotonic_ns())
         for event in changes:
             if "resync" in event:
-                recorder.note(anew=changes.cursor)
+                recorder.note(anew=changes.cursor, at=time.monotonic_ns())
             elif "branch" not in event:
                 kind = KINDS[event["kind"]]
                 version = None if event["record"] is None else version_of(kind, json.loads(event["record"]))

@@ -3,6 +3,7 @@
 What was read while a branch with other records was checked out (`upsets`) is that branch's, and held against nothing.
 """
 
+import dataclasses
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,11 +21,12 @@ def faults(calls: Sequence[Call], upsets: Iterable[Interval] = ()) -> list[str]:
     deleted = _deletions(calls)
     plans = _plans(calls)
     looks = [call for call in calls if call.ended is not None and not call.overlaps(upsets)]
-    found = [*_repeated(calls, upsets, known)]
+    found = [*_repeated(calls, upsets, known), *_overtaken(calls, upsets), *_resolved_twice(calls, upsets)]
     for call in looks:
         found += _old(call, known)
         found += _missing(call, known, deleted, plans)
         found += _halves(call, plans)
+        found += _unresolved(call)
     return found
 
 
@@ -95,6 +97,32 @@ def _repeated(calls: Sequence[Call], upsets: Sequence[Interval], known: dict[str
                 yield f"{call.who}'s {call.name} wrote {key} as of {version}, when {newest} was known"
 
 
+def _overtaken(calls: Sequence[Call], upsets: Sequence[Interval]) -> Iterator[str]:
+    """Updates that were accepted though their record had another version than they were to find."""
+    written = defaultdict(set)
+    for call in calls:
+        if call.name in WRITES and call.is_done:
+            for key, version in call.versions.items():
+                written[key].add(version)
+    for call in calls:
+        if call.name == "record.update" and call.is_done and not call.overlaps(upsets):
+            for key, version in call.versions.items():
+                seen = call.arguments.get("if_updated_at", version)
+                if between := sorted(one for one in written[key] if seen < one < version):
+                    yield f"{call.who}'s {call.name} of {key} expected {seen}, and was accepted after {between}"
+
+
+def _resolved_twice(calls: Sequence[Call], upsets: Sequence[Interval]) -> Iterator[str]:
+    """Dependencies that two resolved, of whom the second was to hear of a conflict."""
+    first: dict[str, Call] = {}
+    for call in sorted(calls, key=lambda one: one.began):
+        if call.name == "dependency.resolve" and call.is_done:
+            before = first.setdefault(call.arguments["id"], call)
+            if before.arguments["op"] != call.arguments["op"] and not dataclasses.replace(
+                    call, began=before.began).overlaps(upsets):
+                yield f"{call.who} resolved {call.arguments['id']}, which {before.who} had resolved"
+
+
 def _missing(call: Call, known: dict[str, _Known], deleted: dict[str, int],
              plans: dict[str, set[str]]) -> Iterator[str]:
     """Records that were there for certain, and that somebody was told were not."""
@@ -114,6 +142,13 @@ def _halves(call: Call, plans: dict[str, set[str]]) -> Iterator[str]:
         plan = plans.get(call.arguments["where"]["prd_id"], set())
         if call.versions and (missing := sorted(plan - call.versions.keys())):
             yield f"{call.who}'s {call.name} is without {missing}, but not without the others"
+
+
+def _unresolved(call: Call) -> Iterator[str]:
+    """Waits without a limit that ended before what they waited for was resolved."""
+    if (call.name == "dependency.wait" and call.is_done and "timeout_ms" not in call.arguments
+            and not (call.answer or {}).get("resolved_at")):
+        yield f"{call.who}'s {call.name} of {call.arguments['id']} ended before it was resolved"
 
 
 def _lists_a_plan(call: Call) -> bool:

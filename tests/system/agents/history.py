@@ -24,7 +24,10 @@ _KEPT = ("status", "token", "expires_at", "resolved_at")
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One call. `answer` is its gist, see `gist`; `error` the kind of the error; `ended` None where it was cut off."""
+    """One call. `answer` is its gist, see `gist`; `error` the kind of the error; `ended` None where it was cut off.
+
+    `through` is "daemon" or "files".
+    """
 
     who: str
     name: str
@@ -34,6 +37,7 @@ class Call:
     answer: dict[str, Any] | None = None
     error: str = ""
     applied: str = "no"
+    through: str = ""
 
     @property
     def is_done(self) -> bool:
@@ -94,11 +98,17 @@ class Recorder:
         try:
             answer = json.loads(to_json(connection.call(name, arguments)))
         except TaskStoreError as error:
-            self.note(ended=time.monotonic_ns(), error=error.kind, applied=error.applied, message=error.message)
+            self.note(ended=time.monotonic_ns(), error=error.kind, applied=error.applied, message=error.message,
+                      through=_way(connection))
             return None
         ended = time.monotonic_ns()
-        self.note(ended=ended, answer=gist(name, arguments, answer))
+        self.note(ended=ended, answer=gist(name, arguments, answer), through=_way(connection))
         return answer
+
+
+def _way(connection: Connection) -> str:
+    """How the last call was made; asked of what is open, so as not to look for a daemon."""
+    return "files" if connection._remote is None else "daemon"
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -127,4 +137,4 @@ def calls(path: Path) -> Iterator[Call]:
 
 def _call(path: Path, begun: dict[str, Any], ended: dict[str, Any]) -> Call:
     return Call(path.stem, begun["name"], begun["arguments"], begun["began"], ended.get("ended"), ended.get("answer"),
-                ended.get("error", ""), ended.get("applied", "no"))
+                ended.get("error", ""), ended.get("applied", "no"), ended.get("through", ""))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from tests.system.agents.history import Call, Interval
 
 SETTLE = ("task_spec.complete", "task_spec.fail", "task_spec.release")
+_ENDED = {"task_spec.complete": "completed", "task_spec.fail": "failed"}
 PROVING = (*SETTLE, "task_spec.heartbeat")
 _MS = 1_000_000
 _SLACK = 2 * _MS  # leases count in whole ms
@@ -106,8 +107,18 @@ def faults(calls: Sequence[Call], upsets: Iterable[Interval] = ()) -> list[str]:
     """What was not as promised. `upsets` are the times when a branch with other task specs was checked out."""
     upsets = list(upsets)
     holds = holds_of(calls)
-    return [*_doubles(holds.values()), *_wrongly_taken(calls, holds), *_wrongly_refused(calls, upsets),
-            *_early(calls), *_again(calls, upsets)]
+    return [*_shared(calls), *_doubles(holds.values()), *_wrongly_taken(calls, holds),
+            *_wrongly_refused(calls, upsets), *_early(calls), *_again(calls, upsets)]
+
+
+def _shared(calls: Sequence[Call]) -> Iterator[str]:
+    """Tokens that more than one claim was answered with: of two holds with one token, `holds_of` knows the first."""
+    given: dict[str, tuple[str, ...]] = {}
+    for call in calls:
+        if call.name == "task_spec.claim" and call.is_done and call.answer:
+            claim, token = (call.arguments["op"], *call.versions), call.answer["token"]
+            if given.setdefault(token, claim) != claim:
+                yield f"{call.who} was given one token, {token}, for {claim} and for {given[token]}"
 
 
 def _doubles(holds: Iterable[Hold]) -> Iterator[str]:
@@ -136,6 +147,8 @@ def _wrongly_taken(calls: Sequence[Call], holds: dict[str, Hold]) -> Iterator[st
         hold = holds.get(call.arguments["token"])
         if hold is None:
             yield f"{call.who}'s {call.name} of {call.arguments['id']} was accepted with a token that nobody was given"
+        elif (hold.spec, hold.by) != (call.arguments["id"], call.who):
+            yield f"{call.who}'s {call.name} of {call.arguments['id']} was accepted with the token of {hold}"
         elif hold.settled < call.began:
             yield f"{call.who}'s {call.name} was accepted though {hold} was over"
         elif hold.latest_before(call) < call.began:
@@ -172,13 +185,23 @@ def _early(calls: Sequence[Call]) -> Iterator[str]:
                         yield f"{call.who} was given {spec} before {need} was complete"
 
 
-def _again(calls: Sequence[Call], upsets: Sequence[Interval]) -> Iterator[str]:
-    """Claims of what was complete, and had not been set to another status since."""
+def _ends(calls: Sequence[Call]) -> dict[str, list[Call]]:
+    """The calls that ended a claim for good, by task spec; one that was sent again from when it was first sent."""
     ends: dict[str, list[Call]] = defaultdict(list)
+    asked: dict[str, int] = {}
+    for call in sorted(calls, key=lambda one: one.began):
+        if call.name in _ENDED:
+            began = asked.setdefault(call.arguments["op"], call.began)
+            if call.is_done:
+                ends[call.arguments["id"]].append(dataclasses.replace(call, began=began))
+    return ends
+
+
+def _again(calls: Sequence[Call], upsets: Sequence[Interval]) -> Iterator[str]:
+    """Claims of what was complete or had failed, and had not been set to another status since."""
+    ends = _ends(calls)
     by_hand: dict[str, list[Call]] = defaultdict(list)
     for call in calls:
-        if call.name == "task_spec.complete" and call.is_done:
-            ends[call.arguments["id"]].append(call)
         if not call.is_refused:
             for spec in set_by_hand(call):
                 by_hand[spec].append(call)
@@ -190,4 +213,4 @@ def _again(calls: Sequence[Call], upsets: Sequence[Interval]) -> Iterator[str]:
                 span = dataclasses.replace(claim, began=end.began)
                 if (end.ended or _NEVER) < claim.began and not span.overlaps(upsets) and not any(
                         one.ended is None or one.ended > end.began for one in by_hand[spec]):
-                    yield f"{claim.who} was given {spec}, which {end.who} had completed"
+                    yield f"{claim.who} was given {spec}, which {end.who} had {_ENDED[end.name]}"

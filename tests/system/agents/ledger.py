@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from tests.system.agents.freshness import WRITES
 from tests.system.agents.history import Call
 
+CHAFF = {"workflow": "chaff-workflow", "task_spec": "chaff-task-spec"}
+"""Records by kind of which lines may be dropped: nobody reads them, and what writes them has no `op` to be known by."""
 EXPECTED = {"conflict", "not_found", "busy", "exists"}
 """What agents must be prepared for; anything else should not have happened."""
 
@@ -25,6 +27,7 @@ def faults(calls: Sequence[Call], lines: Iterable[Line]) -> list[str]:
     """What was not as promised."""
     lines = list(lines)
     return [*_lost(calls, lines), *_doubled(lines), *_unasked(calls, lines), *_changed_answers(calls),
+            *_halves(calls, lines), *_unwritten(calls, lines),
             *(f"{call.who}'s {call.name}: {call.error}" for call in calls if call.error and call.error not in EXPECTED)]
 
 
@@ -56,7 +59,8 @@ def _unasked(calls: Sequence[Call], lines: Sequence[Line]) -> Iterator[str]:
             tries[call.arguments["op"]].append(call)
     for line in lines:
         if not line.op:
-            if not line.deleted:  # with which a merge ends an edit that did not know of the deletion
+            # with a deletion a merge ends an edit that did not know of it
+            if not line.deleted and line.key not in CHAFF.values():
                 yield f"nobody wrote version {line.version} of {line.key}"
         elif not tries[line.op]:
             yield f"nobody asked for {line.op}, which is on a line of {line.key}"
@@ -72,3 +76,25 @@ def _changed_answers(calls: Sequence[Call]) -> Iterator[str]:
             same = dict if call.name != "task_spec.claim" else set[str]
             if same(before.versions) != same(call.versions):
                 yield f"{call.arguments['op']} was answered with {before.versions}, then with {call.versions}"
+
+
+def _halves(calls: Sequence[Call], lines: Sequence[Line]) -> Iterator[str]:
+    """Of writes of several records, also of those that nobody was told the end of, all lines are there or none."""
+    there = defaultdict(set)
+    for line in lines:
+        there[line.op].add(line.key)
+    for call in calls:
+        if call.name == "store.apply" and there[call.arguments["op"]]:
+            wanted = {operation["record"]["id"] for operation in call.arguments["ops"]}
+            if missing := sorted(wanted - there[call.arguments["op"]]):
+                yield f"{call.arguments['op']} is there without {missing}"
+
+
+def _unwritten(calls: Sequence[Call], lines: Sequence[Line]) -> Iterator[str]:
+    """Versions that somebody read and that no log has: of a write that was refused, or lost after it was read."""
+    there = {(line.key, line.version) for line in lines}
+    for call in calls:
+        if call.name not in WRITES and call.is_done:
+            for key, version in call.versions.items():
+                if (key, version) not in there:
+                    yield f"{call.who}'s {call.name} read {key} as of {version}, which no log has"
