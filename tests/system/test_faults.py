@@ -188,6 +188,18 @@ def test_a_log_that_cannot_be_written_takes_the_write_back(site, error):
 
 
 @pytest.mark.usefixtures("strace")
+def test_what_was_taken_back_does_not_come_with_a_power_loss(site, boots):
+    """Whoever reads the outbox on the next boot restores what was acknowledged, and not what was refused."""
+    done = site.run_traced(CREATE + "os._exit(0)", calls=CALLS, inject=["write:error=ENOSPC:when=1"],
+                           paths=[site.log()])
+    assert list(map(told, done.said)) == [NO, "prd-after"], done.err
+    site.log().write_bytes(b"")
+    restored = site.run('print(len(Store.open(directory=directory).find("prd")[0]))', boot=boots[0])
+    assert restored.said == [1], restored.err
+    site.assert_sound(["prd-after"], discarded=["prd-refused"])
+
+
+@pytest.mark.usefixtures("strace")
 def test_writes_over_two_logs_are_taken_back_from_both(site):
     """When the second log of one request cannot be written, the first one too is as it was, byte for byte."""
     before = site.logs()
