@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     """The name of a log, and one line for it, without its line end."""
 
 _MARKS = (b'{"applied":', b'{"synced":', b'{"doubted":', b'{"settled":')
-_PROGRESS = (b'{"applied":', b'{"synced":')
+_PROGRESS = _MARKS[:2]
 _WRITE = b'{"seq":'
 _AT = b',"at":'
 _SUM_BYTES = len(',"sum":"00000000"}')

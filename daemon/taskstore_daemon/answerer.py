@@ -92,7 +92,8 @@ class Answerer:
         made = [_request(work) for work in works]
         requests = [one for one in made if isinstance(one, Request)]
         outcomes = await self._committer.write(requests, sum(work.size for work in works))
-        flushed = to_json(await self._engine.flush()) if any(work.flush for work in works) else ""
+        is_done = any(isinstance(outcome, Outcome) for outcome in outcomes)  # what was refused has nothing to wait for
+        flushed = to_json(await self._engine.flush()) if is_done and any(work.flush for work in works) else ""
         return self.answers(works, made, outcomes, began, flushed)
 
     def answers(self, works: Sequence[Work], made: "Sequence[Request | TaskStoreError]",

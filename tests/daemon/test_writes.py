@@ -2,15 +2,17 @@
 
 import json
 import logging
+import math
 import os
 from typing import Any
 
 import pytest
 import trio
+from tests.conftest import Site
 from tests.daemon.conftest import Client, RpcError, Serving, append, result_of, written_directly
 from trio.testing import wait_all_tasks_blocked
 
-from taskstore_core import reconcile, rpc, sync
+from taskstore_core import quiet, reconcile, rpc, sync
 from taskstore_core.lock import Lock
 from taskstore_core.store import Store
 from taskstore_daemon import committer, engine, turn
@@ -205,6 +207,19 @@ async def test_flush(client: Client) -> None:
     assert ["meta" in answer for answer in answers] == [False, True]
     await client.send([client.request("store.stats"), {**asked, "id": "b"}])
     assert [answer.get("meta") for answer in await client.receive()] == [None, {"flushed": True}]
+
+
+async def test_a_refusal_waits_for_no_git(site: Site, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no line of it to be flushed, though others' lines wait while git is at work."""
+    monkeypatch.setattr(engine, "_FLUSH_S", math.inf)
+    monkeypatch.setattr(quiet, "PATIENCE_MS", math.inf)
+    lock = site.root / ".git" / "index.lock"
+    lock.touch()
+    await client.create(id="x")
+    with pytest.raises(RpcError) as refused:
+        await client.call("record.create", kind="prd", record={"id": "x", "title": "t"}, flush=True)
+    assert refused.value.data["kind"] == "exists"
+    lock.unlink()
 
 
 async def test_unexpected_failure(serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch,
