@@ -29,7 +29,7 @@ class Repository:
 
     def __init__(self, site: Site) -> None:
         self.root = site.root
-        self.done = 0
+        self.commands = self.done = 0
         self.refused: list[str] = []
         self._environment = site.environment
         (site.directory / ".gitattributes").write_text("*.jsonl merge=union\n")
@@ -39,6 +39,7 @@ class Repository:
         self.commit_beside("other")
 
     def run(self, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        self.commands += 1
         return subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e@x", *words], cwd=self.root, check=False,
                               input=given, capture_output=True, text=True, env=self._environment)
 
@@ -206,7 +207,7 @@ def test_git_in_a_loop(site: Site, kind: Callable[[Repository, int], None], turn
     ms = sorted(seconds * 1000 for seconds in acknowledged.values())
     print(f"{kind.__name__}: {len(ms)} writes, {gone} of them in git's charge, 0 lost;"  # noqa: T201 - for the table
           f" p50 {ms[len(ms) // 2]:.1f} ms, p99.9 {ms[int(len(ms) * 0.999)]:.0f} ms;"
-          f" git refused {len(git.refused)} of {git.done}")
+          f" git refused {len(git.refused)} of {git.done}, and ran {git.commands} commands")
     assert len(git.refused) <= max(1, git.done // 20), git.refused
 
 
@@ -225,6 +226,7 @@ def test_what_is_on_both_branches_is_always_read(site: Site, turns: int) -> None
             checkout(git, turn + 1)
         assert not stop()
     assert not git.refused
+    print(f"beside readers: git ran {git.commands} commands")  # noqa: T201 - as above
 
 
 def test_a_killed_daemon_while_git_works(site: Site, turns: int) -> None:
@@ -241,6 +243,7 @@ def test_a_killed_daemon_while_git_works(site: Site, turns: int) -> None:
                 daemon.wait()
         acknowledged = stop()
     assert_nothing_lost(site, git, acknowledged)
+    print(f"killed daemons: {len(acknowledged)} writes, 0 lost; git ran {git.commands} commands")  # noqa: T201 - as above
 
 
 def assert_nothing_lost(site: Site, git: Repository, acknowledged: "Iterable[str]") -> int:
