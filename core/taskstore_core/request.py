@@ -98,5 +98,6 @@ def other_write(op: str | None) -> InvalidError:
 
 
 def lapsed(op: str | None) -> ConflictError:
-    """What a repeated claim hears once that claim holds nothing any more."""
-    return ConflictError(f"what was claimed with op {op!r} is no longer held", hint="claim again with another op")
+    """What a repeated claim hears once that claim, which was made, holds nothing any more."""
+    return ConflictError(f"what was claimed with op {op!r} is no longer held", hint="claim again with another op",
+                         applied="yes")

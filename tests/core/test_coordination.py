@@ -366,6 +366,7 @@ def test_what_ends_a_claim(store: Store, other: Store, clocks: Any, how: str) ->
         with pytest.raises(ConflictError, match="no longer held") as caught:
             claim(opened, op="once")
         assert caught.value.hint
+        assert caught.value.applied == "yes"  # the claim was made
     assert logs(store) == before
     if how not in {"complete", "fail", "status set to failed", "deletion", "release and reclaim",
                    "a claim after the lease"}:

@@ -210,6 +210,17 @@ def test_bad_ledgers(calls: list[Call], lines: list[Line], fault: str) -> None:
     assert any(fault in found for found in ledger.faults(calls, lines))
 
 
+@pytest.mark.parametrize(("calls", "lines"), [
+    ([WRITTEN, update(1, 2, op="a")], [Line("x", 1, "a"), Line("x", 2, "a")]),
+    ([update(0, 0, op="a", error="conflict", answer=None)], [Line("x", 1, "a")]),
+])
+def test_ledgers_of_two_branches(calls: list[Call], lines: list[Line]) -> None:
+    """What was sent again while another branch was checked out may be there twice, or refused; else not."""
+    assert ledger.faults(calls, lines, [(0, S)]) == []
+    assert ledger.faults(calls, lines, [(2 * S, 3 * S)])
+    assert "x has 2 lines of version 1" in ledger.faults(calls, lines[:1] * 2, [(0, S)])
+
+
 FEED = {"e": {1: ("prd", "a"), 2: ("prd", "b"), 3: ("prd", "a"), 4: ("prd", "c"), 5: ("prd", "b")}}
 STATE = {"a": 3, "b": 5, "c": None}
 A, B, C = ("prd", "a", 3), ("prd", "b", 5), ("prd", "c", None)
