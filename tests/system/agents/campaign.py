@@ -29,6 +29,8 @@ from taskstore_core.kinds import KINDS, LOGS
 
 PATIENCE_S = 180.0
 """How long the agents may take, once told to stop, to finish what is left."""
+_RESEND_S = 30.0
+"""After which whoever was killed has sent again what it does not know the end of."""
 _PAUSE_MS = 6
 """What an agent rests between two things, for each agent: together they must ask for less than the machine can do."""
 _ROOT = str(Path(__file__).parents[3])
@@ -238,7 +240,7 @@ class Campaign:
                 self._start_daemon()
             while self._keep_alive():
                 self._look_after()
-                if time.monotonic() > until - PATIENCE_S / 2:
+                if time.monotonic() > until - PATIENCE_S + _RESEND_S:
                     self._free()
                 time.sleep(0.2)
                 if time.monotonic() > until:
@@ -269,10 +271,7 @@ class Campaign:
                 "SELECT seq, log, id FROM feed WHERE seq > ?", (max(entries, default=0),))}
 
     def _free(self) -> None:
-        """Set to pending what runs and nobody holds: whoever was to be told the token was killed before.
-
-        It would count as held for a quarter of an hour.
-        """
+        """Set to pending what runs and nobody holds: it would count as held for a quarter of an hour."""
         leases = self._site.private / "leases.db"
         with contextlib.closing(apsw.Connection(str(leases), flags=apsw.SQLITE_OPEN_READONLY)) as db:
             unknown = [str(spec) for (spec,) in db.execute("SELECT spec FROM leases WHERE token = ''")]
