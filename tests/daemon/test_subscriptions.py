@@ -161,6 +161,24 @@ async def test_resume(serving: Serving, client: Client, monkeypatch: pytest.Monk
         assert await told(one, 1) == [("prd", "y", "create")]
 
 
+async def test_changes_while_resuming(serving: Serving, client: Client, subscriber: Client,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written while somebody is being told what they have missed is told once, to them and to the others."""
+    start = (await subscriber.call("changes.subscribe"))["cursor"]
+    await client.create(id="x")
+    real = serving.server.publisher._catch_up
+
+    async def catch_up(*arguments: Any) -> bool:
+        await client.create(id="y")
+        return await real(*arguments)
+
+    monkeypatch.setattr(serving.server.publisher, "_catch_up", catch_up)
+    late = await serving.connect()
+    await late.call("changes.subscribe", since=start)
+    assert await told(late, 2) == [("prd", "x", "create"), ("prd", "y", "create")]
+    await nothing_more(late)
+
+
 async def test_too_old(serving: Serving, client: Client) -> None:
     """A cursor of another cache, or from before what is kept, is answered with fresh and a cursor to go on from."""
     cursor = (await client.call("changes.subscribe"))["cursor"]
