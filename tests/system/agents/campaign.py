@@ -196,7 +196,8 @@ class Campaign:
             if self._git("merge", "-q", "-m", "what was done on the other branch", "older"):
                 break
         for _ in self._site.poll():
-            if json.loads(self._site.cli("sync", "--json").out)["flushed"]:
+            done = self._site.cli("sync", "--json")  # which may have waited for the lock in vain
+            if done.status == 0 and json.loads(done.out)["flushed"]:
                 break
         self.upsets.append((began, time.monotonic_ns()))
         self.counts["older branches"] += 1
