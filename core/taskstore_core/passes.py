@@ -21,13 +21,14 @@ from .synced import KIND as REPO_STATE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import TypeVar
 
     from .drain import Sealed
     from .leveling import Reports
     from .outbox import Outbox
     from .quiet import Quiet
+    from .signature import Signature
 
     T = TypeVar("T")
 
@@ -148,6 +149,7 @@ class Passes(Opened):
 
     def _level(self, cache: Cache, *, full: bool) -> "Reports":
         outbox = self._read_outbox(cache)
+        looked_at = {kind.log: look(self.paths.file(kind.log)) for kind in KINDS.values()}
         if not self.quiet.is_busy():
             if self._asked < _TRIES:
                 ours = self.lag.sealed if self.lag is not None else {}
@@ -160,9 +162,9 @@ class Passes(Opened):
             sealed = joined(self.lag.sealed, sealed)
             self._pulse.close()  # what it knows is no longer true of the cache alone
             self.lag = None
-        self.is_waiting = bool(outbox.pending) or self.quiet.noted_ms() is not None
         reports = self._finished(cache, sealed, lambda quiet: self._bring_level(
-            cache, outbox, sealed, KINDS.values(), quiet, full=full))
+            cache, outbox, sealed, KINDS.values(), quiet, looked_at=looked_at, full=full))
+        self.is_waiting = bool(outbox.pending) or self.quiet.noted_ms() is not None
         if not sealed or any(report.mode != "unchanged" and KINDS[name].log not in sealed
                              for name, report in reports.items()):
             self._note_head(cache)
@@ -185,15 +187,39 @@ class Passes(Opened):
 
     def _bring_level(
         self, cache: Cache, outbox: "Outbox", sealed: "Sealed", kinds: "Iterable[Kind]", quiet: "Quiet | None", *,
-        full: bool = False,
+        looked_at: "Mapping[str, Signature] | None" = None, full: bool = False,
     ) -> "Reports":
-        """Bring the cache level; what was read that we have not written is noted in `reports`."""
+        """Bring the cache level; what was read that we have not written is noted in `reports`.
+
+        `looked_at` are the signatures of the logs before it was looked for what git swallowed in those that differ.
+        """
         self._recent.forget()
+        kinds = list(kinds)
+        before = self._signatures(cache, kinds)
         reports = bring_level(self.paths, cache, outbox, sealed, kinds, quiet, full=full)
+        self._note_unseen(before, self._signatures(cache, kinds), sealed, looked_at or {})
         news = {name: report for name, report in reports.items() if (report.parsed or report.changed) and not (
             report.mode == "tail" and KINDS[name].log in sealed)}
         self.reports = news or self.reports
         return reports
+
+    @staticmethod
+    def _signatures(cache: Cache, kinds: "Iterable[Kind]") -> "dict[str, Signature]":
+        points = {kind.log: cache.checkpoint(kind) for kind in kinds}
+        return {log: point.signature for log, point in points.items() if point is not None}
+
+    def _note_unseen(self, before: "Mapping[str, Signature]", after: "Mapping[str, Signature]", sealed: "Sealed",
+                     looked_at: "Mapping[str, Signature]") -> None:
+        """Have the next pass look for what git swallowed, if it replaced a log behind the back of this one.
+
+        For the cache is level with what it put there, so that nothing would tell of it any more.
+        """
+        for log, signature in after.items():
+            known = {before.get(log, signature), looked_at.get(log)}
+            if self.paths.git_dir is not None and signature not in known and (
+                    log not in sealed or sealed[log][1] != signature or sealed[log][0] not in known):
+                self.quiet.note()
+                self.is_waiting = True
 
     def _note_head(self, cache: Cache) -> None:
         """Note at which commit the logs were read, if it is another than before. Needs the lock."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.conftest import Site
 
-from taskstore_core import git_objects, passes, quiet, reconcile
+from taskstore_core import git_objects, leveling, passes, quiet, reconcile
 from taskstore_core.batch import Operation
 from taskstore_core.errors import BusyError
 from taskstore_core.kept import Logs
@@ -238,6 +238,36 @@ def test_a_write_sees_what_git_swallowed(site: Site, git: Callable[..., str]) ->
         assert [json.loads(line)["title"] for line in store.history(PRD, "p1")] == ["t", "new"]
     assert logged(site) == ["p1", "p1"]
     assert git("diff", "--numstat").startswith("2\t0\t")
+
+
+@pytest.mark.parametrize("when", ["restore", "drain"])
+def test_swallowed_behind_the_back_of_a_pass(site: Site, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch,
+                                             when: str) -> None:
+    """What git swallows once a pass has looked for such lines, or has appended its own, is found by the next."""
+    with site.open() as store, site.open() as other:
+        create(store, "first")
+        git("commit", "-qam", "first")
+        site.calm()
+        assert ids(store) == ids(other) == {"first"}
+        create(store, "x")
+        lines = b"\n".join(site.lines()[:1]) + b"\n"
+        real = leveling.bring_level
+
+        def swallowed(*arguments: Any, **more: Any) -> Any:
+            monkeypatch.undo()
+            replace(site.log(), lines)
+            site.calm(forget=False)
+            return real(*arguments, **more)
+
+        if when == "drain":
+            monkeypatch.setattr(passes, "bring_level", swallowed)
+            create(other, "y")
+        else:
+            site.log("task_spec").write_bytes(b"")
+            monkeypatch.setattr(passes, "bring_level", swallowed)
+            other.sync()
+        assert store.flush(LONG_S)
+    assert sorted(logged(site)) == (["first", "x", "y"] if when == "drain" else ["first", "x"])
 
 
 def test_a_line_in_a_stash_is_gits(site: Site, git: Callable[..., str]) -> None:
