@@ -236,15 +236,15 @@ class Campaign:
                 self._disturb()
                 time.sleep(0.3 * self._random.random())
             self._stop.touch()
-            until = time.monotonic() + PATIENCE_S
+            stopped = time.monotonic()
             if self._daemon is None:
                 self._start_daemon()
             while self._keep_alive():
                 self._look_after()
-                if time.monotonic() > until - PATIENCE_S + _RESEND_S:
+                if time.monotonic() > stopped + _RESEND_S:
                     self._free()
                 time.sleep(0.2)
-                if time.monotonic() > until:
+                if time.monotonic() > stopped + PATIENCE_S:
                     self.failed.append("what is left does not end")
                     return
             self._end_followers()
