@@ -43,24 +43,33 @@ def build(kind: Kind, where: "Mapping[str, object] | None" = None, order: str | 
     order = order or kind.started
     descending = order.startswith("-")
     field = order.removeprefix("-")
-    parameters: list[Value] = []
-    by = _expression(kind, field, parameters)
+    by_parameters: list[Value] = []
+    by = _expression(kind, field, by_parameters)
+    parameters = by_parameters[:]
     clauses = ["NOT deleted", *(["concurrent > ''"] if concurrent else [])]
     for name, condition in (where or {}).items():
         for one in _several(condition):
             clauses += _condition(kind, name, one, parameters)
     if len(clauses) > MAX_CONDITIONS:
         raise InvalidError(f"where: {len(clauses) - 1} conditions, {MAX_CONDITIONS - 1} are allowed", field="where")
-    if cursor is not None:
-        clauses.append(_after(kind, field, cursor, order, parameters))
     way = "DESC" if descending else "ASC"
-    sql = (f"SELECT id, {by} AS o, raw FROM {kind.plural}_rows WHERE {' AND '.join(clauses)}"  # noqa: S608 - names from our own table, values bound
-           f" ORDER BY o IS NULL, o {way}, id {way}")
-    if limit is not None:
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit < MAX_LIMIT:
-            raise InvalidError(f"limit: must be a whole number from 1 to {MAX_LIMIT - 1}", field="limit")
-        sql += f" LIMIT {limit + 1}"
-    return Query(sql, parameters, limit)
+    tail = f" ORDER BY o {way} NULLS LAST, id {way}{_limit(limit)}"  # this, and no expression, is read off an index
+    parts, values = [], []
+    for after, more in [("", [])] if cursor is None else _after(by, by_parameters, cursor, order):
+        parts.append(f"SELECT id, {by} AS o, raw FROM {kind.plural}_rows WHERE {' AND '.join(clauses)}{after}{tail}")  # noqa: S608 - names from our own table, values bound
+        values += [*parameters, *more]
+    if len(parts) == 1:
+        return Query(parts[0], values, limit)
+    return Query(f"SELECT * FROM ({') UNION ALL SELECT * FROM ('.join(parts)}){tail}", values, limit)  # noqa: S608 - ditto
+
+
+def _limit(limit: int | None) -> str:
+    """One more than was asked for tells whether there is more."""
+    if limit is None:
+        return ""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit < MAX_LIMIT:
+        raise InvalidError(f"limit: must be a whole number from 1 to {MAX_LIMIT - 1}", field="limit")
+    return f" LIMIT {limit + 1}"
 
 
 def encode_cursor(order: str, value: "Value", key: str) -> str:
@@ -82,19 +91,13 @@ def _decode_cursor(cursor: str, order: str) -> "tuple[Value, str]":
     return _scalar("cursor", value), str(_scalar("cursor", key))
 
 
-def _after(kind: Kind, field: str, cursor: str, order: str, parameters: "list[Value]") -> str:
+def _after(by: str, by_parameters: "list[Value]", cursor: str, order: str) -> "list[tuple[str, list[Value]]]":
+    """Conditions, with their parameters, for what comes behind a cursor: each is one stretch of an index."""
     value, key = _decode_cursor(cursor, order)
     sign = "<" if order.startswith("-") else ">"
     if value is None:
-        by = _expression(kind, field, parameters)
-        parameters.append(key)
-        return f"({by} IS NULL AND id {sign} ?)"
-    parts = []
-    for template in ("{by} {sign} ?", "({by} = ? AND id {sign} ?)", "{by} IS NULL"):
-        by = _expression(kind, field, parameters)
-        parts.append(template.format(by=by, sign=sign))
-        parameters += [value, key][:template.count("?")]
-    return f"({' OR '.join(parts)})"
+        return [(f" AND {by} IS NULL AND id {sign} ?", [*by_parameters, key])]
+    return [(f" AND ({by}, id) {sign} (?, ?)", [*by_parameters, value, key]), (f" AND {by} IS NULL", by_parameters)]
 
 
 def _expression(kind: Kind, field: str, parameters: "list[Value]") -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from taskstore_core.cache import Cache
+
 PRD = KINDS["prd"]
 
 Record = dict[str, Any]
@@ -342,6 +344,25 @@ def test_limits(lists: Lists, limit: int, pages: int) -> None:
         count += 1
         assert 0 < len(ids) <= limit
     assert count == pages
+
+
+def explained(wanted: query.Query, cache: "Cache") -> list[str]:
+    """The steps that SQLite takes for a query."""
+    return [str(row[3]) for row in cache.db.execute(f"EXPLAIN QUERY PLAN {wanted.sql}", wanted.parameters)]
+
+
+@pytest.mark.parametrize("order", ["created_at", "-created_at"])
+def test_a_page_by_status_is_read_off_the_index(lists: Lists, order: str) -> None:
+    """Its place in the order of age is looked up: no page sorts, or reads the records that come before it."""
+    plans = []
+    for cursor in (None, query.encode_cursor(order, 5, "prd-5"), query.encode_cursor(order, None, "prd-5")):
+        wanted = query.build(PRD, {"status": "active"}, order, 3, cursor)
+        plans.append(lists.store.ask(functools.partial(explained, wanted)))
+    seen = [step.partition(" INDEX prds_status ")[2] for plan in plans for step in plan if " prds_rows " in step]
+    sign = "<" if order.startswith("-") else ">"
+    assert seen == ["(status=?)", f"(status=? AND (created_at,id){sign}(?,?))", "(status=? AND created_at=?)",
+                    f"(status=? AND created_at=? AND id{sign}?)"]
+    assert "TEMP B-TREE" not in "".join(plans[0] + plans[2])
 
 
 def test_without_a_limit_there_is_no_cursor(lists: Lists) -> None:
