@@ -66,7 +66,7 @@ def _mend(store: Store, found: list[Problem]) -> None:
 def _read_anew(store: Store) -> tuple[Cache, dict[str, LogReport]]:
     """A cache in memory made from the logs alone, with what was found on the way."""
     fresh = Cache()
-    with fresh.db:
+    with fresh.transaction():
         reports = {kind.name: sync_log(fresh, kind, store.paths.file(kind.log), full=True) for kind in KINDS.values()}
     return fresh, reports
 
@@ -121,7 +121,7 @@ def _compare(store: Store, fresh: Cache, waiting: "Waiting") -> dict[str, list[s
     """The ids in which the cache differs from `fresh`, by kind; None where they were read from different files."""
     def ask(cache: Cache) -> dict[str, list[str]] | None:
         differing = None
-        with cache.db:  # one state for all that is read
+        with cache.transaction():  # one state for all that is read
             if all(_same_files(cache.checkpoint(kind), fresh.checkpoint(kind)) for kind in KINDS.values()):
                 differing = {kind.name: cache.differing(fresh, kind, {row[0] for row in waiting[kind.name]})
                              for kind in KINDS.values()}
@@ -141,6 +141,6 @@ def _waiting(store: Store) -> "Waiting":
 
 
 def _lay_over(fresh: Cache, waiting: "Waiting") -> None:
-    with fresh.db:
+    with fresh.transaction():
         for name, rows in waiting.items():
             fresh.put_rows(KINDS[name], rows)

@@ -107,7 +107,7 @@ def _swap(keeper: "Keeper", drafts: "Sequence[Draft]") -> None:
         draft.swap()
     sync_folder(keeper.paths.directory)
     try:
-        with cache.db:
+        with cache.transaction():
             for draft in drafts:
                 draft.store(cache)
             cache.set_hint(outbox.hint)

@@ -121,13 +121,8 @@ class Keeper(Passes):
         assert cache is not None  # noqa: S101 - it lags
         assert outbox is not None  # noqa: S101
         try:
-            cache.db.execute("BEGIN IMMEDIATE")
-            try:
+            with cache.transaction("IMMEDIATE"):
                 self._bring_level(cache, outbox, lag.sealed, lag.kinds(), self.quiet)
-                cache.db.execute("COMMIT")
-            finally:
-                if cache.db.in_transaction:
-                    cache.db.execute("ROLLBACK")
         except (*DAMAGED, *UNWRITABLE, UnfinishedError):
             return False
         self.lag = None

@@ -35,7 +35,7 @@ def bring_level(  # noqa: PLR0917 - the parties to a pass
     hint = cache.hint()
     full = full or _lost_lines(hint, outbox)
     since = 0 if quiet is None else quiet.stamp()
-    with cache.db:
+    with cache.transaction():
         reports = sync_logs(paths, cache, sealed, kinds, full=full)
         if quiet is not None:
             refuse_unfinished(paths, cache, quiet, since, _read(cache, reports, sealed))

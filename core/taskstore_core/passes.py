@@ -225,7 +225,7 @@ class Passes(Opened):
         """Note at which commit the logs were read, if it is another than before. Needs the lock."""
         written = self.synced.write(cache, self.logs) if cache.path else {}
         if written:
-            with cache.db:
+            with cache.transaction():
                 sync_logs(self.paths, cache, written, [REPO_STATE])
 
     def _drain(self, outbox: "Outbox") -> "Sealed":
@@ -264,7 +264,7 @@ class Passes(Opened):
 
         def attempt(quiet: "Quiet | None") -> "Reports":
             since = self.quiet.stamp()
-            with cache.db:
+            with cache.transaction():
                 reports = sync_logs(self.paths, cache, {}, KINDS.values())
                 if quiet is not None:
                     refuse_unfinished(self.paths, cache, quiet, since, list(KINDS.values()))
