@@ -21,6 +21,7 @@ from .logs import fields
 from .lookups import Lookups
 from .metrics import Metrics
 from .own_methods import ALL_METHODS, OWN
+from .poller import Poller
 from .publisher import Publisher
 from .release import release
 from .replies import Replies
@@ -49,6 +50,7 @@ class Server:
         self.replies = Replies(self.metrics)
         self.engine = Engine(Store(paths, resident=True), self.metrics)
         self.committer = Committer(self.engine)
+        self.poller = Poller()
         self.lookups = Lookups(self.engine)
         head = Head(paths)
         self.engine.store.distance = head.distance  # type: ignore[method-assign]
@@ -81,7 +83,7 @@ class Server:
             async with trio.open_nursery() as background:
                 background.start_soon(self.committer.run)
                 for task in (self.engine.settle, self.engine.follow, self.engine.tidy, self.publisher.run,
-                             self.watcher.run):
+                             self.watcher.run, self.poller.run):
                     background.start_soon(_keep_running, task)
                 with listener:
                     await self._serve_all(listener, task_status)
@@ -89,6 +91,7 @@ class Server:
                 background.cancel_scope.cancel()
         finally:
             self.engine.close()
+            self.poller.close()
             self.stopped.set()
 
     async def _serve_all(self, listener: trio.socket.SocketType, task_status: trio.TaskStatus[None]) -> None:

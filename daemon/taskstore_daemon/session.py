@@ -41,7 +41,7 @@ class Session:
     def __init__(self, sock: socket.socket, server: "Server") -> None:
         self.server = server
         self.subscriptions: dict[int, Subscription] = {}
-        self._wire = Wire(sock)
+        self._wire = Wire(sock, server.poller, self._take_at_once)
         self._answerer = Answerer(self)
         self._lookups = server.lookups
         self._committer = server.committer
@@ -56,18 +56,21 @@ class Session:
 
     async def run(self) -> None:
         """Serve the connection until the other end or the server closes it."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            try:
-                await self._read()
-                await self._linger()
-            except GoneError:
-                pass  # what it asked for is done or not done all the same
-            finally:
-                for subscription in self.subscriptions.values():
-                    self.server.publisher.forget(subscription)
-                nursery.cancel_scope.cancel()
-        self._nursery = None
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                try:
+                    await self._read()
+                    await self._linger()
+                except GoneError:
+                    pass  # what it asked for is done or not done all the same
+                finally:
+                    for subscription in self.subscriptions.values():
+                        self.server.publisher.forget(subscription)
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._nursery = None
+            self._wire.close()
 
     def close_soon(self) -> None:
         """Take no more calls; what was taken is answered, then the connection ends."""
@@ -97,15 +100,8 @@ class Session:
     async def _read(self) -> None:
         try:
             while frames := await self._wire.receive():
-                if len(frames) == 1 and not self._backlog.is_busy:
-                    if answer := self._lookups.answer(frames[0], set()):
-                        await self._wire.send(answer)
-                        self._lookups.note()
-                        continue
-                    if (write := plain_write(frames[0], self)) is not None:
-                        self._backlog.take_off(write.size)
-                        self._committer.put(write, self)
-                        continue
+                if len(frames) == 1 and self._take_at_once(frames[0]):
+                    continue
                 await self._take(frames)
                 if self._is_faulty:
                     self._is_faulty = False
@@ -116,6 +112,20 @@ class Session:
             await self._backlog.empty()
             await self._wire.say_farewell(rpc.error("null", error.code, str(error)))
             raise GoneError from error
+
+    def _take_at_once(self, frame: bytes) -> bool:
+        """Do what a message asks, if it is of the plainest kind and there is nothing before it; whether it was done."""
+        if self._backlog.is_busy or self._wire.is_sending:
+            return False
+        if answer := self._lookups.answer(frame, set()):
+            self._say(answer)
+            self._lookups.note()
+            return True
+        if (write := plain_write(frame, self)) is None:
+            return False
+        self._backlog.take_off(write.size)
+        self._committer.put(write, self)
+        return True
 
     async def _linger(self) -> None:
         """After the last request: until all is answered, or nobody is there to hear of what happens."""
@@ -164,7 +174,7 @@ class Session:
     async def _flush(self, turn: Turn) -> None:
         """Send the answers, and carry out the writes that follow them."""
         answers, writes = turn.end()
-        if answers:
+        if answers or self._wire.is_sending:  # who does not take its answers is asked for no more
             await self._wire.send(answers)
         if writes:
             size = sum(work.size for work in writes)
@@ -176,6 +186,10 @@ class Session:
     def tell(self, size: int, answers: bytes) -> None:
         """Send the answers to writes of `size` bytes, as soon as they are done."""
         self._backlog.land(size)
+        self._say(answers)
+
+    def _say(self, answers: bytes) -> None:
+        """Send answers; as far as there is no room now, beside reading."""
         try:
             rest = self._wire.send_now(answers)
         except GoneError:

@@ -13,6 +13,8 @@ import trio
 from taskstore_core import rpc
 from taskstore_core.rpc import Framer, OversizeError
 
+from .poller import Poller
+
 _buffer = memoryview(bytearray(1 << 16))
 """Where every connection's bytes arrive: to make and shrink so large a one for each takes longer than to receive."""
 _FAREWELL_S = 1.0
@@ -49,12 +51,16 @@ class Wire:
     _last: "ClassVar[Wire | None]" = None
     """Who was read from last."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, poller: Poller, take: Callable[[bytes], bool]) -> None:
+        """`take` is offered each message that comes alone, and says whether that is all that was to be done."""
         self._sock = sock
+        self._poller = poller
+        self._take = take
         self._framer = Framer()
         self._sending = trio.Semaphore(1)  # no lock: who begins to send may leave the rest to another task
         self._following: deque[bytes] = deque()
         self._left_s = float(rpc.FRAME_S)
+        self._is_alone = False  # nobody else has asked since the last time
         self._is_prompt = False  # the last time it asked again at once, and nobody else had asked meanwhile
         self._waited = 0.0  # when the others last had their turn
 
@@ -67,8 +73,8 @@ class Wire:
                 raise GoneError from error
             if not data:
                 break
-            if data.find(b"\n") == len(data) - 1 > 0 and not self._framer.is_partial:
-                return [data]  # one message, most often
+            if self._is_message(data):
+                return [data]
             try:
                 frames = self._framer.feed(data)
             except OversizeError as error:
@@ -94,16 +100,25 @@ class Wire:
         began = time.perf_counter()
         if self._is_prompt and began < self._waited + _TURN_S and (data := self._read_soon(began)) is not None:
             return data
-        while True:
-            await trio.lowlevel.wait_readable(self._sock)
-            try:
-                data = bytes(_buffer[:self._sock.recv_into(_buffer)])
-            except BlockingIOError:
-                continue
-            self._waited = time.perf_counter()
-            self._is_prompt = Wire._last is self and self._waited < began + _PROMPT_S
-            Wire._last = self
-            return data
+        data = await self._poller.wait(self._sock, self._arrived)
+        self._is_prompt = self._is_alone and self._waited < began + _PROMPT_S
+        return data
+
+    def _arrived(self) -> bytes | None:
+        """What came; None where it is dealt with, so that whoever waits for it need not be woken."""
+        try:
+            data = bytes(_buffer[:self._sock.recv_into(_buffer)])
+        except BlockingIOError:
+            return None
+        self._waited = time.perf_counter()
+        self._is_alone, Wire._last = Wire._last is self, self
+        if not self._is_alone and self._is_message(data) and self._take(data):
+            return None
+        return data
+
+    def _is_message(self, data: bytes) -> bool:
+        """Whether it is one, and nothing else; most often it is."""
+        return data.find(b"\n") == len(data) - 1 > 0 and not self._framer.is_partial
 
     def _read_soon(self, began: float) -> bytes | None:
         """What comes at once from a client that asks again as soon as it is answered; None if it does not.
@@ -119,12 +134,17 @@ class Wire:
         self._is_prompt = False
         return None
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether the other end has yet to take what was sent before."""
+        return not self._sending.value
+
     async def send(self, data: bytes) -> None:
         """Send whole frames, one sender at a time; raises GoneError. Nobody else runs where there is room for them.
 
         A frame is never cut while the connection lives: where sending is cancelled midway, that ends it.
         """
-        if not self._sending.value:
+        if self.is_sending:
             await self._sending.acquire()
             await self._send_rest(data, 0)
         elif (rest := self.send_now(data)) is not None:
@@ -135,7 +155,7 @@ class Wire:
 
         Where somebody is sending, they follow what that one has to say.
         """
-        if not self._sending.value:
+        if self.is_sending:
             self._following.append(data)
             return None
         sent = self._send_some(data) if data else 0
@@ -187,6 +207,7 @@ class Wire:
         if Wire._last is self:
             Wire._last = None
         if self._sock.fileno() >= 0:
+            self._poller.forget(self._sock)
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 

@@ -217,6 +217,29 @@ async def test_in_flight(serving: Serving, client: Client, nursery_s: trio.Nurse
     assert [(await client.receive())["id"] for _ in requests] == [request["id"] for request in requests]
 
 
+@pytest.mark.parametrize("alone", [True, False])
+async def test_answers_that_nobody_takes(serving: Serving, client: Client, *, alone: bool) -> None:
+    """Who writes and takes no answers is soon read no further, so that few are kept; none is lost."""
+    client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    requests = [client.request("record.create", kind="prd", record={"title": "t" * 4000}) for _ in range(300)]
+
+    async def send() -> None:
+        for request in requests:
+            await client.send(request)
+            if not alone:  # each comes when the one before is written, while others ask too
+                await other.create()
+
+    other = await serving.connect()
+    running = next(iter(serving.server._sessions))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        while not running._wire.is_sending:
+            await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked(0.05)
+        assert len(running._wire._following) <= rpc.IN_FLIGHT
+        assert [(await client.receive())["id"] for _ in requests] == [one["id"] for one in requests]
+
+
 async def test_long_answers(client: Client) -> None:
     """An answer ends at 4 MiB with a cursor; the pages that follow give the rest, each record once."""
     for number in range(9):
