@@ -120,9 +120,10 @@ class _Transaction:
     def __init__(self, db: apsw.Connection, mode: str) -> None:
         self._db = db
         self._mode = mode
-        self._is_whole = not db.in_transaction
+        self._is_whole = False
 
     def __enter__(self) -> None:
+        self._is_whole = not self._db.in_transaction
         if self._is_whole:
             self._db.execute(f"BEGIN {self._mode}")
 

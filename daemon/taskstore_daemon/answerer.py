@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _LONG_TEXT = rpc.ANSWER_BYTES // 4
 """Characters, of four bytes at the most, in a list that certainly need not be cut."""
+_ERRORS = 1024 * rpc.BATCH
+"""Bytes of a batch's frame that are kept for what is said of those answers which do not fit."""
 
 
 def loads(frame: bytes) -> object:
@@ -130,17 +132,12 @@ class Answerer:
             return await self._engine.at_length(lambda store: cut_list(store, work.parameters))
         return await self._engine.read(work.kinds(), lambda store: to_json(_reading(work)(store)))
 
-    def batch(self, answers: "list[tuple[Work | None, bytes]]") -> bytes:
-        """The answers to the calls of a batch as one frame, which may not be too large."""
-        frames, size = [], 0
-        for work, answer in answers:
-            if size + len(answer) > rpc.FRAME_BYTES and work is not None:
-                error = too_large(size + len(answer), "yes" if work.writes else "no")
-                answer = self._replies.failed(work.call, error, time.perf_counter())  # noqa: PLW2901 - instead of it
-            else:
-                size += len(answer) + 1
-            frames.append(answer)
-        return rpc.batch([frame for frame in frames if frame])
+    def fitting(self, work: Work, answer: bytes, before: int) -> bytes:
+        """The answer to a call of a batch, or an error where with the `before` bytes of others it fits no frame."""
+        if before + len(answer) <= rpc.FRAME_BYTES - _ERRORS:
+            return answer
+        error = too_large(before + len(answer), "yes" if work.writes else "no")
+        return self._replies.failed(work.call, error, time.perf_counter())
 
 
 class _Writes(Waiting):

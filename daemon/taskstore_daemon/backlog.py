@@ -67,14 +67,14 @@ class Backlog:
         """Whether anything is not answered yet, so that a read must wait for its turn."""
         return self._flying > 0 or bool(self._entries)
 
-    def take_off(self, size: int) -> None:
-        """Note writes, of `size` bytes together, that are on their way."""
-        self._flying += 1
+    def take_off(self, size: int, count: int = 1) -> None:
+        """Note so many writes, of `size` bytes together, that are on their way."""
+        self._flying += count
         self._size += size
 
-    def land(self, size: int) -> None:
+    def land(self, size: int, count: int = 1) -> None:
         """Note that they are answered."""
-        self._flying -= 1
+        self._flying -= count
         self._size -= size
         self._tell()
 

@@ -21,13 +21,16 @@ class Poller:
         self._waiting: dict[int, tuple[trio.lowlevel.Task, Callable[[], bytes | None]]] = {}
 
     async def wait(self, sock: socket.socket, take: Callable[[], bytes | None]) -> bytes:
-        """What `take` gives, which is called when a socket can be read, until it gives something; one task at a time.
+        """What `take` gives, which is called when a socket can be read, until it gives something.
 
-        Raises ClosedResourceError if the socket is closed or forgotten, and whatever `take` does.
+        Raises ClosedResourceError if the socket is closed or forgotten, BusyResourceError if a task waits for it
+        already, and whatever `take` does.
         """
         fd = sock.fileno()
         if fd < 0:
             raise trio.ClosedResourceError
+        if fd in self._waiting:
+            raise trio.BusyResourceError
         if fd not in self._watched:
             self._epoll.register(fd, select.EPOLLIN)
             self._watched.add(fd)
@@ -44,8 +47,7 @@ class Poller:
         """Let go of a socket that is about to be closed; who waits for it is woken."""
         fd = sock.fileno()
         self._unwatch(fd)
-        if fd in self._waiting:
-            self._wake(fd, outcome.Error(trio.ClosedResourceError()))
+        self._wake(fd, outcome.Error(trio.ClosedResourceError()))
 
     async def run(self) -> None:
         """Have what comes taken, for ever."""
@@ -71,8 +73,8 @@ class Poller:
             self._wake(fd, outcome.Error(error))
 
     def _wake(self, fd: int, result: "outcome.Outcome[bytes]") -> None:
-        task, _ = self._waiting.pop(fd)
-        trio.lowlevel.reschedule(task, result)
+        if found := self._waiting.pop(fd, None):  # unless what was called has forgotten it
+            trio.lowlevel.reschedule(found[0], result)
 
     def _unwatch(self, fd: int) -> None:
         if fd in self._watched:

@@ -130,6 +130,8 @@ class Session:
     async def _linger(self) -> None:
         """After the last request: until all is answered, or nobody is there to hear of what happens."""
         await self._backlog.empty()
+        if self._wire.is_sending:
+            await self._wire.send(b"")  # behind what is being sent
         while (self._waiting or self.subscriptions) and not self.server.stopping.is_set() and not self._wire.is_gone():
             self._change = trio.Event()
             with trio.move_on_after(_LOOK_S):
@@ -145,6 +147,7 @@ class Session:
             await self._take_one(frame, turn)
             if turn.is_over():
                 await self._flush(turn)
+                await self._backlog.room()
                 await trio.lowlevel.checkpoint()
         await self._flush(turn)
 
@@ -178,14 +181,15 @@ class Session:
             await self._wire.send(answers)
         if writes:
             size = sum(work.size for work in writes)
-            self._backlog.take_off(size)
-            if not self._answerer.put(writes, partial(self.tell, size)):
-                self.tell(size, b"".join(await self._answerer.write(writes)))
+            self._backlog.take_off(size, len(writes))
+            tell = partial(self.tell, size, count=len(writes))
+            if not self._answerer.put(writes, tell):
+                tell(b"".join(await self._answerer.write(writes)))
         turn.begin()
 
-    def tell(self, size: int, answers: bytes) -> None:
-        """Send the answers to writes of `size` bytes, as soon as they are done."""
-        self._backlog.land(size)
+    def tell(self, size: int, answers: bytes, count: int = 1) -> None:
+        """Send the answers to so many writes of `size` bytes together, as soon as they are done."""
+        self._backlog.land(size, count)
         self._say(answers)
 
     def _say(self, answers: bytes) -> None:
@@ -265,11 +269,14 @@ class Session:
         return [self._replies.cancelled(entry.item.call)]
 
     async def _answer_batch(self, entries: list[Entry]) -> bytes:
-        answers: list[tuple[Work | None, bytes]] = []
+        answers: list[bytes] = []
+        size = 0
         for run in runs(entries):
             for entry, answer in zip(run, await self._answer_now(run), strict=True):
-                answers.append((entry.item if isinstance(entry.item, Work) else None, answer))
-        return self._answerer.batch(answers)
+                item = entry.item
+                answers.append(self._answerer.fitting(item, answer, size) if isinstance(item, Work) else answer)
+                size += len(answers[-1]) + 1
+        return rpc.batch([answer for answer in answers if answer])
 
     def _begin_to_wait(self, entry: Entry, work: Work) -> bytes:
         if len(self._waiting) >= WAITS:

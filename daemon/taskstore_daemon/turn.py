@@ -1,9 +1,11 @@
 """A connection's turn: what is answered before the others have theirs, and what is known meanwhile.
 
-Answers are sent when the turn is over, all in one go: after some milliseconds or a full buffer.
+Answers are sent when the turn is over, all in one go: after some milliseconds, a full buffer or very many writes.
 """
 
 import time
+
+from taskstore_core import rpc
 
 from .work import Work
 
@@ -35,7 +37,8 @@ class Turn:
 
     def is_over(self) -> bool:
         """Whether the others have waited long enough."""
-        return self._size > _TURN_BYTES or time.perf_counter() - self._began > _TURN_S
+        return (len(self.writes) >= rpc.IN_FLIGHT or self._size > _TURN_BYTES
+                or time.perf_counter() - self._began > _TURN_S)
 
     def end(self) -> tuple[bytes, list[Work]]:
         """What was collected, which is forgotten."""

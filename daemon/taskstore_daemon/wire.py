@@ -118,7 +118,7 @@ class Wire:
 
     def _is_message(self, data: bytes) -> bool:
         """Whether it is one, and nothing else; most often it is."""
-        return data.find(b"\n") == len(data) - 1 > 0 and not self._framer.is_partial
+        return data.find(b"\n") == len(data) - 1 > 0 and not self._framer.is_partial and not data.isspace()
 
     def _read_soon(self, began: float) -> bytes | None:
         """What comes at once from a client that asks again as soon as it is answered; None if it does not.

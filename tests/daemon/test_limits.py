@@ -38,6 +38,15 @@ async def test_byte_by_byte(client: Client) -> None:
     assert [(await client.receive())["id"] for _ in range(3)] == [1, 2, 3]
 
 
+async def test_blank_lines(client: Client) -> None:
+    """A blank line is nothing, also where it comes alone."""
+    for blank in (b"\n", b"\r\n", b"  \n", b" \t \r\n"):
+        await client.send(blank)
+        await wait_all_tasks_blocked()
+        await assert_lives(client)
+    assert client.kept == []
+
+
 @pytest.mark.parametrize(("frame", "code", "words"), [
     (b"{\n", rpc.PARSE_ERROR, "JSON"),
     (b"\xff\n", rpc.PARSE_ERROR, "JSON"),
@@ -215,6 +224,16 @@ async def test_in_flight(serving: Serving, client: Client, nursery_s: trio.Nurse
             assert rpc.IN_FLIGHT < taken < 200
         assert len(sent) < 200
     assert [(await client.receive())["id"] for _ in requests] == [request["id"] for request in requests]
+
+
+async def test_writes_in_flight(serving: Serving, client: Client) -> None:
+    """Of hundreds of writes that come in one go, no more are on their way at a time than of other requests."""
+    many = [client.request("record.create", kind="prd", record={"title": "t"}) for _ in range(600)]
+    async with serving.server.engine.alone:
+        await client.send(*many)
+        await wait_all_tasks_blocked(0.05)
+        assert rpc.IN_FLIGHT <= serving.server.committer.waiting <= 2 * rpc.IN_FLIGHT
+    assert [(await client.receive())["id"] for _ in many] == [one["id"] for one in many]
 
 
 @pytest.mark.parametrize("alone", [True, False])

@@ -65,6 +65,25 @@ async def test_read_your_writes(client: Client) -> None:
         assert again["result"]["items"] == [update["result"]]
 
 
+@pytest.mark.parametrize("method", ["record.get", "record.update"])
+@pytest.mark.parametrize("ending", ["client", "server"])
+async def test_what_is_being_sent_comes_whole(serving: Serving, client: Client, method: str, ending: str) -> None:
+    """An answer of which a part waits for room ends whole, though nothing more will be asked, or taken."""
+    await client.create(id="a", description="x" * 900_000)
+    last = client.request(method, kind="prd", id="a", **({"set": {"title": "u"}} if method == "record.update" else {}))
+    await client.send(last)
+    (running,) = serving.server._sessions
+    while not running._wire.is_sending:
+        await wait_all_tasks_blocked()
+    if ending == "client":
+        await client.stream.send_eof()
+    else:
+        serving.server.stop("the test is over")
+    await wait_all_tasks_blocked(0.05)
+    assert (await client.receive())["id"] == last["id"]
+    assert await client.line() == b""
+
+
 async def test_waits_keep_no_order(client: Client) -> None:
     """A wait is answered when it is over, and holds up nothing that was asked after it."""
     await client.create("dependency", id="d")

@@ -26,6 +26,8 @@ class Asker:
     def _take(self, message: bytes) -> bool:
         if message == b"fault\n":
             raise ZeroDivisionError
+        if message == b"close\n":
+            self.wire.close()
         if message in self.plain:
             self.dealt_with.append(message)
         return message in self.plain
@@ -223,3 +225,30 @@ async def test_closing_wakes_who_waits(askers: tuple[Asker, Asker], nursery: tri
     with pytest.raises(GoneError):
         await one.wire.receive()
     await other.ask()
+
+
+async def test_a_message_may_close_its_connection(askers: tuple[Asker, Asker]) -> None:
+    """Whoever waits for it hears of that, and the others are read on."""
+    one, other = askers
+    await other.ask()
+    one.other.send(b"close\n")
+    with pytest.raises(GoneError):
+        await one.wire.receive()
+    await other.ask()
+
+
+async def test_one_task_reads(askers: tuple[Asker, Asker], nursery: trio.Nursery, poller: Waits) -> None:
+    """A second one is refused, and the first gets what comes."""
+    one, _ = askers
+    received: list[list[bytes]] = []
+
+    async def receive() -> None:
+        received.append(await one.wire.receive())
+
+    nursery.start_soon(receive)
+    await wait_all_tasks_blocked()
+    with pytest.raises(trio.BusyResourceError):
+        await poller.wait(one.ours, bytes)
+    one.other.send(b"{}\n")
+    await wait_all_tasks_blocked()
+    assert received == [[b"{}\n"]]
