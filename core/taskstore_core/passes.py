@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _ASKING = "asking"  # locked by whoever asks git about missing lines
 _TRIES = 3
+_ATTEMPTS = 2
 
 
 class BehindError(Exception):
@@ -174,9 +175,12 @@ class Passes(Opened):
         """What comes of an attempt to read the logs as git leaves them, and not as they are while it writes them.
 
         An attempt raises UnfinishedError where what it is given says so; the last, after a second, is given nothing.
+        Before that there are two at least: it may be the machine that stood still for a second.
         """
         end = time.monotonic() + FINISH_S
-        while time.monotonic() < end:
+        tries = 0
+        while time.monotonic() < end or tries < _ATTEMPTS:
+            tries += 1
             changed = self._changed(cache, sealed, or_unknown=True)
             self.quiet.let_finish([self.paths.file(log) for log in changed], end)
             try:

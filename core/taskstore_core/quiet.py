@@ -11,17 +11,23 @@ import os
 import time
 
 from .paths import Paths
+from .signature import look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from .signature import Signature
 
 QUIET_MS = 100
 """After the last sign of git: a stash lets go of the lock in its middle."""
 PATIENCE_MS = 30_000
 """After which a lock is taken for one that a crash left behind."""
 STILL_MS = 200
-"""After the last change of a file that git writes bit by bit; its lock says earlier that it is done with all files."""
+"""After the last change of a file that was read, in which git may have been in the middle of it."""
+STILL_LOOKS = 200
+"""After which a file that did not change is taken for finished, though git holds its lock: some 0.5 s. Counted, as no
+clock tells how long git has had no processor, or the whole machine stood still."""
 FINISH_S = 1.0
 """How long git is waited for to finish a file that goes on changing."""
 _LOOK_S = 0.002
@@ -62,8 +68,19 @@ class Quiet:
         return False
 
     def let_finish(self, paths: "Sequence[str]", end: float) -> None:
-        """Wait while git may be in the middle of writing one of these files, until `end` (time.monotonic)."""
-        while self.is_writing(paths) and time.monotonic() < end:
+        """Wait while git may be in the middle of writing one of these files, until `end` (time.monotonic).
+
+        That is while it holds a lock, until nothing has changed in STILL_LOOKS looks; so many are taken in any case.
+        """
+        seen: list[Signature] = []
+        looks = still = 0
+        while self._git_dir is not None and paths and self._is_locked(time.time_ns()):
+            there = [look(path) for path in paths]
+            still = still + 1 if there == seen else 0
+            if still == STILL_LOOKS or (looks > STILL_LOOKS and time.monotonic() >= end):
+                return
+            seen = there
+            looks += 1
             time.sleep(_LOOK_S)
 
     def is_writing(self, paths: "Sequence[str]") -> bool:

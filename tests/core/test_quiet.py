@@ -19,7 +19,7 @@ from taskstore_core.kept import Logs
 from taskstore_core.kinds import KINDS
 from taskstore_core.log import Log
 from taskstore_core.paths import Paths, discover
-from taskstore_core.quiet import PATIENCE_MS, QUIET_MS, STILL_MS, Quiet
+from taskstore_core.quiet import PATIENCE_MS, QUIET_MS, STILL_LOOKS, Quiet
 from taskstore_core.source import Source
 from taskstore_core.store import Store
 
@@ -661,19 +661,61 @@ def test_a_log_that_somebody_else_appends_to_all_the_time(site: Site, monkeypatc
     assert len(sizes) == 1
 
 
-@pytest.mark.usefixtures("sleeps")
 def test_git_is_not_waited_for_without_end(site: Site, halves: tuple[bytes, bytes], lock: Path,
+                                           sleeps: list[Callable[[], object]],
                                            monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that has stood as it is for a while is finished, whatever git has still to do; else a second must do."""
     with site.open() as store:
         replace(site.log(), halves[0])
         monkeypatch.setattr(quiet, "STILL_MS", 0)
+        sleeps += [lambda: None] * STILL_LOOKS
         assert ids(store) == {"p1"}
+        assert not sleeps
         replace(site.log(), b"".join(halves))
-        monkeypatch.setattr(quiet, "STILL_MS", STILL_MS)
+        monkeypatch.setattr(passes, "FINISH_S", 0.0)
+        sleeps += [lambda: replace(site.log(), b"".join(halves))] * (STILL_LOOKS + 1)
+        assert ids(store) == {"p1", "p2"}
+        assert not sleeps
+    assert lock.exists()
+
+
+def test_the_machine_stands_still_while_git_writes(site: Site, halves: tuple[bytes, bytes], lock: Path,
+                                                   sleeps: list[Callable[[], object]],
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """That much time has passed says nothing of git, which had none of it."""
+    def stand_still() -> None:
+        monkeypatch.setattr("taskstore_core.quiet.time.monotonic", lambda: time.monotonic() + 10)
+        monkeypatch.setattr("taskstore_core.quiet.time.time_ns", lambda: time.time_ns() + 10 * 10**9)
+
+    with site.open() as store:
+        replace(site.log(), halves[0])
+        sleeps += [lock.unlink, lambda: replace(site.log(), b"".join(halves)), stand_still]
+        assert ids(store) == {"p1", "p2"}
+        assert not sleeps
+
+
+def test_git_begins_before_the_machine_stands_still(site: Site, halves: tuple[bytes, bytes], lock: Path,
+                                                    sleeps: list[Callable[[], object]],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read meanwhile is read once more when git is done, however late it is by then."""
+    lock.unlink()
+    real, sizes = Source.blocks, list[int]()
+
+    def blocks(source: Source, *arguments: int) -> Iterator[bytes]:
+        if not sizes:
+            lock.touch()
+            replace(site.log(), halves[0])
+            sleeps.extend([lock.unlink, lambda: replace(site.log(), b"".join(halves))])
+        sizes.append(source.size)
+        yield from real(source, *arguments)
+
+    with site.open() as store:
+        replace(site.log(), halves[0].replace(b"p1", b"p3"))
+        site.lose_cache()
+        monkeypatch.setattr(Source, "blocks", blocks)
         monkeypatch.setattr(passes, "FINISH_S", 0.0)
         assert ids(store) == {"p1", "p2"}
-    assert lock.exists()
+        assert not sleeps
 
 
 # What git caught in the middle
