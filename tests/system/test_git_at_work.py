@@ -133,7 +133,7 @@ with Connection.open(root, daemon=use_daemon == "True") as connection:
 READER = """
 import select, sys
 from taskstore.connection import Connection
-from taskstore_core.errors import NotFoundError
+from taskstore_core.errors import BusyError, NotFoundError
 
 root, name, use_daemon = sys.argv[1:]
 with Connection.open(root, daemon=use_daemon == "True") as connection:
@@ -142,7 +142,48 @@ with Connection.open(root, daemon=use_daemon == "True") as connection:
             connection.call("record.get", {"kind": "prd", "id": "the last"})
         except NotFoundError as error:
             print(error.message)
+        except BusyError:
+            pass  # which is no wrong answer: others had the lock for 5 s, where the machine stood still in between
 """
+
+
+STANDSTILL = """
+import contextlib, os, random, select, signal, sys, time
+
+def parent(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+def descendants(root):
+    parents = {}
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(OSError):
+            parents[pid] = parent(pid)
+    found = [root]
+    for of in found:
+        found += [pid for pid, its in parents.items() if its == of and pid != os.getpid()]
+    return found[1:]
+
+count = 0
+while not select.select([sys.stdin], [], [], random.uniform(0.05, 0.3))[0]:
+    stopped = descendants(os.getppid())
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in stopped:
+            with contextlib.suppress(OSError):
+                os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            time.sleep(0.6)
+    count += 1
+print(count)
+"""
+
+
+@contextlib.contextmanager
+def standstills(site: Site) -> "Iterator[None]":
+    """Everything that this test has started, git too, stands still again and again, as a suspended machine does."""
+    with processes(site, STANDSTILL, [False]) as stop:
+        yield
+        print(f"the machine stood still {int(*stop())} times")  # noqa: T201 - as in the tests
 
 
 @contextlib.contextmanager
@@ -211,7 +252,8 @@ def test_git_in_a_loop(site: Site, kind: Callable[[Repository, int], None], turn
     assert len(git.refused) <= max(1, git.done // 20), git.refused
 
 
-def test_what_is_on_both_branches_is_always_read(site: Site, turns: int) -> None:
+@pytest.mark.parametrize("stands_still", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_what_is_on_both_branches_is_always_read(site: Site, turns: int, *, stands_still: bool) -> None:
     """Git writes a log of megabytes bit by bit: who reads meanwhile has it as it was or as it is to be."""
     log = site.log()
     ids = [*(f"p{number}" for number in range(20_000)), "the last"]
@@ -222,8 +264,9 @@ def test_what_is_on_both_branches_is_always_read(site: Site, turns: int) -> None
     log.write_bytes(log.read_bytes().replace(b'"title":"p0"', b'"title":"another"', 1))
     git.run("commit", "-qam", "another")
     with running_daemon(os.fspath(site.directory)), processes(site, READER, [True, True, False, False]) as stop:
-        for turn in range(turns * 3):
-            checkout(git, turn + 1)
+        with standstills(site) if stands_still else contextlib.nullcontext():
+            for turn in range(turns * 3):
+                checkout(git, turn + 1)
         assert not stop()
     assert not git.refused
     print(f"beside readers: git ran {git.commands} commands")  # noqa: T201 - as above
