@@ -3,6 +3,7 @@
 import fcntl
 import os
 import stat
+import time
 
 from . import git, layout
 from .errors import BusyError, ReadOnlyError
@@ -14,6 +15,9 @@ from .problems import Problem, error, warning
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_LOOKS = 20
+_LOOK_S = 0.01
 
 
 def look(paths: Paths) -> "Iterator[Problem]":
@@ -86,6 +90,18 @@ def _tracked(paths: Paths) -> "Iterator[Problem]":
                       file="repo_state.jsonl")
 
 
+def _is_let_go(fd: int) -> bool:
+    """Whether nobody has a lock, in one of several looks: who writes has it for some milliseconds."""
+    for _ in range(_LOOKS):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOOK_S)
+        else:
+            return True
+    return False
+
+
 def _lock(paths: Paths) -> "Iterator[Problem]":
     path = paths.local("lock")
     try:
@@ -93,12 +109,11 @@ def _lock(paths: Paths) -> "Iterator[Problem]":
     except OSError:
         return
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = _holder(path)
-        by = f" by process {pid}" if pid else ""
-        yield Problem("lock_held", "note", f"the store's lock is held{by} at this moment",
-                      "nothing, unless it stays so: then end that process", file=path)
+        if not _is_let_go(fd):
+            pid = _holder(path)
+            by = f" by process {pid}" if pid else ""
+            yield Problem("lock_held", "note", f"the store's lock is held{by} at this moment",
+                          "nothing, unless it stays so: then end that process", file=path)
     except OSError as problem:
         yield error("no_lock", f"{path} cannot be locked: {problem.strerror}", "the file system must support flock",
                     file=path)

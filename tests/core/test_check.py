@@ -499,6 +499,15 @@ def test_lines_that_wait_where_their_log_cannot_be_written(store: Store, obedien
     assert {one["problem"] for one in answer["problems"]} == {"no_permission"}
 
 
+def test_a_lock_that_is_let_go(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who holds the lock while it writes is nothing to tell of."""
+    fill(store)
+    lock = Lock(store.paths.local("lock"))
+    lock.__enter__()
+    monkeypatch.setattr("taskstore_core.check_files.time.sleep", lambda _: lock.__exit__(None, None, None))
+    assert found(store) == []
+
+
 def test_a_lock_that_is_held(store: Store) -> None:
     """That the lock is held is noted with by whom, counts as no problem, and keeps nothing else from being told."""
     fill(store)
