@@ -21,6 +21,7 @@ class Asker:
         self.ours.setblocking(False)
         self.plain: set[bytes] = set()
         self.dealt_with: list[bytes] = []
+        self.received: list[list[bytes]] = []
         self.wire = Wire(self.ours, poller, self._take)
 
     def _take(self, message: bytes) -> bool:
@@ -37,6 +38,10 @@ class Asker:
         for _ in range(times):
             self.other.send(b"{}\n")
             assert await self.wire.receive() == [b"{}\n"]
+
+    async def receive(self) -> None:
+        """Read once, for whoever looks at `received` later."""
+        self.received.append(await self.wire.receive())
 
     def close(self) -> None:
         self.wire.close()
@@ -137,38 +142,28 @@ async def test_what_is_taken_wakes_nobody(askers: tuple[Asker, Asker], nursery: 
     """A message that comes alone, where others ask too, is dealt with as it comes; the next is received as ever."""
     one, other = askers
     one.plain = {b"a\n", b"b\n"}
-    received: list[list[bytes]] = []
-
-    async def receive() -> None:
-        received.append(await one.wire.receive())
-
-    nursery.start_soon(receive)
+    nursery.start_soon(one.receive)
     for message in (b"a\n", b"b\n"):
         await other.ask()
         one.other.send(message)
         await wait_all_tasks_blocked()
-    assert (one.dealt_with, received) == ([b"a\n", b"b\n"], [])
+    assert (one.dealt_with, one.received) == ([b"a\n", b"b\n"], [])
     await other.ask()
     one.other.send(b"a\nb\n")  # two
     await wait_all_tasks_blocked()
-    assert (one.dealt_with, received) == ([b"a\n", b"b\n"], [[b"a", b"b"]])
+    assert (one.dealt_with, one.received) == ([b"a\n", b"b\n"], [[b"a", b"b"]])
 
 
 async def test_parts_of_messages_are_not_taken(askers: tuple[Asker, Asker], nursery: trio.Nursery) -> None:
     """What ends a message that began before is no message."""
     one, other = askers
     one.plain = {b"b\n"}
-    received: list[list[bytes]] = []
-
-    async def receive() -> None:
-        received.append(await one.wire.receive())
-
-    nursery.start_soon(receive)
+    nursery.start_soon(one.receive)
     for part in (b"a", b"b\n"):
         one.other.send(part)
         await wait_all_tasks_blocked()
         await other.ask()
-    assert (one.dealt_with, received) == ([], [[b"ab"]])
+    assert (one.dealt_with, one.received) == ([], [[b"ab"]])
 
 
 async def test_who_asks_alone_is_received(askers: tuple[Asker, Asker], waits: list[object]) -> None:
@@ -214,7 +209,7 @@ async def test_closing_wakes_who_waits(askers: tuple[Asker, Asker], nursery: tri
 
     async def receive() -> None:
         with pytest.raises(GoneError):
-            await one.wire.receive()
+            await one.receive()
         ended.append("gone")
 
     nursery.start_soon(receive)
@@ -240,15 +235,10 @@ async def test_a_message_may_close_its_connection(askers: tuple[Asker, Asker]) -
 async def test_one_task_reads(askers: tuple[Asker, Asker], nursery: trio.Nursery, poller: Waits) -> None:
     """A second one is refused, and the first gets what comes."""
     one, _ = askers
-    received: list[list[bytes]] = []
-
-    async def receive() -> None:
-        received.append(await one.wire.receive())
-
-    nursery.start_soon(receive)
+    nursery.start_soon(one.receive)
     await wait_all_tasks_blocked()
     with pytest.raises(trio.BusyResourceError):
         await poller.wait(one.ours, bytes)
     one.other.send(b"{}\n")
     await wait_all_tasks_blocked()
-    assert received == [[b"{}\n"]]
+    assert one.received == [[b"{}\n"]]
