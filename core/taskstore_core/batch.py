@@ -53,6 +53,7 @@ class Batch(Request):
         self.is_narrow = "restore" not in [operation.verb for operation in operations]
         if op is None:  # else whatever carries it matters
             self.kinds = tuple({operation.kind: None for operation in operations})
+            self.is_plain = len(operations) == 1 and operations[0].kind is not SPEC
 
     def content(self) -> object:
         """The operations."""

@@ -12,7 +12,7 @@ import msgspec
 from . import records, validation
 from .clock import next_stamp
 from .errors import ConflictError, ExistsError, InvalidError, NotFoundError
-from .jsonl import BASE, BadLineError, text_indexer
+from .jsonl import BASE, BadLineError, as_column, columns, text_indexer
 from .kinds import KINDS, Kind
 from .records import RESERVED
 
@@ -32,6 +32,7 @@ _REQUIRED = {name: [field for field, info in fields.items() if info.required]
 _TEMPLATES = {name: {key: None if (field := records.FIELDS[name][key]).required else msgspec.to_builtins(field.default)
                      for key in kind.keys} for name, kind in KINDS.items()}
 """A new record, its keys in the order of the format; what is required is there to be overwritten."""
+_COLUMNS = {name: columns(kind) for name, kind in KINDS.items()}
 _UNMARKED: Mapping[str, object] = {}
 
 
@@ -64,7 +65,12 @@ def create(kind: Kind, fields: Mapping[str, object], known: "Known", mark: Mappi
         validation.check_values(kind, fields)  # the rest is ours
     except InvalidError:
         validation.check_values(kind, record)  # where what is wrong is not in it, all is well
-    return _row(kind, validation.encode_ordered(kind, record))
+    line = validation.encode_ordered(kind, record)
+    if known or record.get("updated_at") is None:
+        return _row(kind, line)
+    # what reading the line would give, as its values were checked: a seventh of what a create costs
+    stored = (*[as_column(record.get(name)) for name in _COLUMNS[kind.name]], None)
+    return (str(key), stamp, False, line, *stored)
 
 
 def update(  # noqa: PLR0917 - the parties to one change

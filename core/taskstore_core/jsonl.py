@@ -55,7 +55,7 @@ def index_line(kind: Kind, line: bytes) -> "Row | None":
     if not isinstance(key, str) or not key or not (key.isprintable() or min(key) >= " "):
         raise BadLineError(f"no usable {kind.key!r}")
     version = version_of(kind, record)
-    stored = [_column(record.get(name)) for name in columns(kind)]
+    stored = [as_column(record.get(name)) for name in columns(kind)]
     stored.append(base_of(record.get(BASE), version))
     return (key, version, record.get("deleted") is True, text, *stored)
 
@@ -133,8 +133,8 @@ def _stamp(name: str, value: object) -> int | None:
     return value
 
 
-def _column(value: object) -> str | int | None:
-    """What SQLite can hold of a value; the rest stays in the raw line."""
+def as_column(value: object) -> str | int | None:
+    """What the cache stores of a value beside the line: what SQLite can hold."""
     if isinstance(value, str):
         return value
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_STAMP else None

@@ -25,6 +25,8 @@ class Request:
     """Those whose records decide what becomes of it."""
     is_narrow = False
     """Whether it looks at no records but those it names and what these need."""
+    is_plain = False
+    """Whether it has no `op`, changes no lease, and has written its one line once nothing more can go wrong."""
 
     def __init__(self, op: str | None = None) -> None:
         if op is not None:

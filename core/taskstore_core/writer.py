@@ -16,6 +16,7 @@ from .view import View
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .drain import Sealed
+    from .frames import Entry
     from .kept import Logs
     from .leases import Lease, Leases
     from .log import Log
@@ -27,6 +28,9 @@ def decide(view: View, requests: Sequence[Request]) -> "list[Outcome | TaskStore
     """What each request would do, seen in order, or why it may not; nothing is written."""
     outcomes: list[Outcome | TaskStoreError] = []
     for request in requests:
+        if request.is_plain:
+            outcomes.append(_decide_plain(view, request))
+            continue
         above = view.above(request.op, "" if request.op is None else request.digest())
         try:
             result = run(request, above, above.lines_of_op())
@@ -36,6 +40,16 @@ def decide(view: View, requests: Sequence[Request]) -> "list[Outcome | TaskStore
             view.absorb(above)
             outcomes.append(Outcome(above.written, above.leases, result))
     return outcomes
+
+
+def _decide_plain(view: View, request: Request) -> "Outcome | TaskStoreError":
+    """What a request would do that has nothing to take back where it fails, so that it needs no view of its own."""
+    before = len(view.written)
+    try:
+        result = request.decide(view)
+    except TaskStoreError as error:
+        return error
+    return Outcome(view.written[before:], {}, result)
 
 
 def commit(
@@ -48,11 +62,10 @@ def commit(
     done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
     changes = _lease_changes(done)
     changes.update((spec, lease) for spec, lease in noticed.items() if changes.get(spec) is None)
-    groups = [[(written.kind.log, written.raw) for written in outcome.written if written.changed] for outcome in done]
-    groups = [group for group in groups if group]
+    entries = [(written.kind.log, written.raw) for outcome in done for written in outcome.written if written.changed]
     if changes:
         held.prepare()
-    sealed = _append(logs, outbox, groups) if groups else None
+    sealed = _append(logs, outbox, entries) if entries else None
     held.apply(changes)
     return sealed
 
@@ -64,15 +77,15 @@ def _lease_changes(outcomes: Sequence[Outcome]) -> "dict[str, Lease | None]":
     return changes
 
 
-def _append(logs: "Logs", outbox: Outbox, groups: "list[list[tuple[str, str]]]") -> "Sealed":
+def _append(logs: "Logs", outbox: Outbox, entries: "list[Entry]") -> "Sealed":
     if logs.quiet.is_busy():
-        outbox.append(groups)
+        outbox.append([entries])
         return {}
     opened: dict[str, Log] = {}
     try:
-        for name in dict.fromkeys(name for group in groups for name, _ in group):
+        for name in dict.fromkeys(name for name, _ in entries):
             opened[name] = logs.open(name)  # no permission, a symbolic link: said before anything is written
-        frames = outbox.append(groups)
+        frames = outbox.append([entries])
     except BaseException:
         for log in opened.values():
             logs.done(log)

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _SLOW_S = 1.0
 _QUICK_S = 0.02  # where there is no inotify: a look costs some 30 µs
 _AGAIN_S = 60.0
-_DEBOUNCE_MS = 20
+_DEBOUNCE_MS = 50  # for which our own writes, one after the other, may put it off: whoever writes looks anyway
 _STEP_MS = 3
 
 

@@ -87,8 +87,10 @@ def key_of(name: str) -> str:
 
 
 def create(name: str, fields: Fields, known: Known | None = None) -> str:
-    """The line that creating a record of these fields writes."""
-    return change.create(KINDS[name], fields, known)[3]
+    """The line that creating a record of these fields writes; what is noted of it is what reading it gives."""
+    row = change.create(KINDS[name], fields, known)
+    assert row == index_line(KINDS[name], row[3].encode())
+    return row[3]
 
 
 def update(name: str, line: str, changes: Fields, *, known: Known | None = None, stamp: int | None = None) -> str:
