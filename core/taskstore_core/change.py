@@ -33,6 +33,8 @@ _TEMPLATES = {name: {key: None if (field := records.FIELDS[name][key]).required 
                      for key in kind.keys} for name, kind in KINDS.items()}
 """A new record, its keys in the order of the format; what is required is there to be overwritten."""
 _COLUMNS = {name: columns(kind) for name, kind in KINDS.items()}
+_PLAIN = {str, int, type(None)}
+"""Types, and none derived from them, whose values stand in a line as they are here."""
 _UNMARKED: Mapping[str, object] = {}
 
 
@@ -66,11 +68,11 @@ def create(kind: Kind, fields: Mapping[str, object], known: "Known", mark: Mappi
     except InvalidError:
         validation.check_values(kind, record)  # where what is wrong is not in it, all is well
     line = validation.encode_ordered(kind, record)
-    if known or record.get("updated_at") is None:
+    stored = [as_column(record.get(name)) for name in _COLUMNS[kind.name]]
+    if known or record.get("updated_at") is None or not _PLAIN.issuperset(map(type, (key, *stored))):
         return _row(kind, line)
     # what reading the line would give, as its values were checked: a seventh of what a create costs
-    stored = (*[as_column(record.get(name)) for name in _COLUMNS[kind.name]], None)
-    return (str(key), stamp, False, line, *stored)
+    return (key, stamp, False, line, *stored, None)  # type: ignore[return-value]  # of those types, as was seen
 
 
 def update(  # noqa: PLR0917 - the parties to one change

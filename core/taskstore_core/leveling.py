@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Reports = dict[str, LogReport]
 
-_TRIM_EVERY = 64  # writes between two looks at what the feed need not keep
+_TRIM_EVERY = 16  # frames between two looks at what the feed need not keep
 
 
 def bring_level(  # noqa: PLR0917 - the parties to a pass

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Outcomes = Sequence["Outcome | TaskStoreError"]
 
+_FRAME = 1 << 16  # characters of lines up to which requests share a frame
 
 def decide(view: View, requests: Sequence[Request]) -> "list[Outcome | TaskStoreError]":
     """What each request would do, seen in order, or why it may not; nothing is written."""
@@ -62,10 +63,10 @@ def commit(
     done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
     changes = _lease_changes(done)
     changes.update((spec, lease) for spec, lease in noticed.items() if changes.get(spec) is None)
-    entries = [(written.kind.log, written.raw) for outcome in done for written in outcome.written if written.changed]
+    frames = _framed(done)
     if changes:
         held.prepare()
-    sealed = _append(logs, outbox, entries) if entries else None
+    sealed = _append(logs, outbox, frames) if frames else None
     held.apply(changes)
     return sealed
 
@@ -77,15 +78,36 @@ def _lease_changes(outcomes: Sequence[Outcome]) -> "dict[str, Lease | None]":
     return changes
 
 
-def _append(logs: "Logs", outbox: Outbox, entries: "list[Entry]") -> "Sealed":
+def _framed(outcomes: Sequence[Outcome]) -> "list[list[Entry]]":
+    """The lines of requests, by frame of the outbox: neighbours share one, as each costs a checksum, while it is small.
+
+    Frames are what the outbox lets go of when it grows too large.
+    """
+    frames: list[list[Entry]] = []
+    size = _FRAME
+    for outcome in outcomes:
+        entries = [(written.kind.log, written.raw) for written in outcome.written if written.changed]
+        if not entries:
+            continue
+        length = sum([len(raw) for _, raw in entries])
+        size += length
+        if size <= _FRAME:
+            frames[-1] += entries
+        else:
+            frames.append(entries)
+            size = length
+    return frames
+
+
+def _append(logs: "Logs", outbox: Outbox, groups: "list[list[Entry]]") -> "Sealed":
     if logs.quiet.is_busy():
-        outbox.append([entries])
+        outbox.append(groups)
         return {}
     opened: dict[str, Log] = {}
     try:
-        for name in dict.fromkeys(name for name, _ in entries):
+        for name in dict.fromkeys(name for group in groups for name, _ in group):
             opened[name] = logs.open(name)  # no permission, a symbolic link: said before anything is written
-        frames = outbox.append([entries])
+        frames = outbox.append(groups)
     except BaseException:
         for log in opened.values():
             logs.done(log)

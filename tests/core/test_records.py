@@ -3,6 +3,7 @@
 The expectations stand here a second time, copied from the format and not from the code.
 """
 
+import enum
 import json
 import math
 import re
@@ -382,6 +383,18 @@ def test_good_ids(key: str) -> None:
     assert json.loads(create("prd", {"id": key, "title": "T"}))["id"] == key
 
 
+class Word(str, enum.Enum):  # noqa: UP042 - the str() of which is not its value
+    """Texts that are members of an enumeration."""
+
+    KEY = "abc"
+
+
+def test_an_id_of_an_enumeration() -> None:
+    """An id is what its value says, which is what stands in the line."""
+    row = change.create(KINDS["prd"], {"id": Word.KEY, "title": "T"}, None)
+    assert row == index_line(KINDS["prd"], row[3].encode())
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("field", "value"), [
     ("z", math.nan), ("z", math.inf), ("z", -math.inf), ("z", [1, {"a": [math.nan]}]),
@@ -403,7 +416,7 @@ def test_a_number_too_long_to_spell() -> None:
         assert error.field == "z"
 
 
-@pytest.mark.parametrize("field", ["title", "description", "content"])
+@pytest.mark.parametrize("field", ["title", "description", "content", "created_at", "status", "review_passes"])
 def test_surrogates_in_known_fields(field: str) -> None:
     """Half of a surrogate pair in a known field is refused by the field's name."""
     for error in refused("prd", {field: "a\ud800b"}):

@@ -721,10 +721,26 @@ def test_closing_settles(store: Store) -> None:
     assert files(store.paths) == settled
 
 
+def _frames(paths: Paths) -> list[dict[str, Any]]:
+    with open(paths.local("outbox"), "rb") as file:
+        return [frame for _, _, frame in frames.scan(file.read(), 0) if frame]
+
+
+def test_small_requests_share_a_frame(store: Store) -> None:
+    """Requests of a group share frames of the outbox while these are small: whole frames are what it forgets."""
+    sizes = [10, 10, 30_000, 30_000, 30_000, 200_000, 10, 10]
+    group = [Batch([create(f"x{number}", content="c" * size)]) for number, size in enumerate(sizes)]
+    group.insert(1, Batch([update("missing", title="T")]))
+    group.insert(5, Batch([create("y0"), create("y1")]))
+    assert len(done(store.commit(group))) == 9
+    held = [[loads(line)["id"] for _, line in frame["entries"]] for frame in _frames(store.paths) if "entries" in frame]
+    assert held == [["x0", "x1", "x2", "x3", "y0", "y1"], ["x4"], ["x5"], ["x6", "x7"]]
+    assert [loads(line)["id"] for line in lines(store)] == [key for keys in held for key in keys]
+
+
 def _unsynced(paths: Paths) -> list[object]:
     """The frames of the outbox whose logs were not synced, as its marks tell."""
-    with open(paths.local("outbox"), "rb") as file:
-        found: list[dict[str, Any]] = [frame for _, _, frame in frames.scan(file.read(), 0) if frame]
+    found = _frames(paths)
     marks = {name: max((frame[name] for frame in found if name in frame), default=0) for name in ("applied", "synced")}
     seqs = [frame["seq"] for frame in found if "seq" in frame]
     assert marks["applied"] == max(seqs)
