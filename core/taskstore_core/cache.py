@@ -167,6 +167,16 @@ class Cache:
         """Close the connection."""
         self.db.close()
 
+    def fold(self) -> bool:
+        """Whether SQLite's write-ahead log, which may grow to 32 MB, could be folded into the database just now."""
+        self.db.set_busy_timeout(0)
+        try:
+            return self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").get[0] == 0  # type: ignore[no-any-return]
+        except (*DAMAGED, *UNWRITABLE):
+            return False
+        finally:
+            self.db.set_busy_timeout(_BUSY_MS)
+
     def is_gone(self) -> bool:
         """Whether the path no longer leads to the open database (`git clean` deletes it)."""
         return bool(self.path) and self._look() != self._identity

@@ -46,6 +46,7 @@ class Store:
         self.paths = paths
         self._keeper = Keeper(paths, resident=resident)
         self._opened_leases: Leases | None = None
+        self._is_cramped = False  # a disk was full, of which the cache is to use no more than it must
         version = layout.read_version(paths)
         if version < layout.FORMAT:
             with self._keeper.lock():
@@ -310,7 +311,13 @@ class Store:
         base = self._keeper.lag.view if self._keeper.lag is not None else self.view(cache)
         view = base.above(None, "")
         outcomes = writer.decide(view, requests)
-        sealed = writer.commit(self._keeper.logs, outbox, self._leases, outcomes, view.noticed)
+        try:
+            sealed = writer.commit(self._keeper.logs, outbox, self._leases, outcomes, view.noticed)
+        except ReadOnlyError:
+            self._is_cramped = True
+            raise
+        if self._is_cramped and cache.path:
+            self._is_cramped = not cache.fold()
         if sealed is not None:
             self._keeper.follow(sealed, view, may_lag=may_lag)
         return outcomes
