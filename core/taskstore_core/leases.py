@@ -166,6 +166,7 @@ class Leases:
         if self._db is None and there != signature.MISSING[:2]:
             self._db, self._identity = apsw.Connection(self._path), there
             self._db.set_busy_timeout(_BUSY_MS)
+            self._db.execute("PRAGMA cache_size=-256")  # KiB: they are few, and stand in the kernel's cache anyway
             self._db.execute("PRAGMA synchronous=OFF")  # a power cut ends all leases, so it may take them
         return self._db
 
