@@ -119,22 +119,22 @@ def p50s_ms(functions: Mapping[str, tuple[Callable[[], object], int]], rounds: i
 
 
 class Crowd:
-    """So many clients of one server, each asking again as soon as it is answered."""
+    """Many clients of one server, each asking again as soon as it is answered."""
 
-    def __init__(self, path: str, line: bytes, clients: int = CLIENTS) -> None:
+    def __init__(self, path: str, line: bytes) -> None:
         self._line = line
-        self._socks = [socket.socket(socket.AF_UNIX) for _ in range(clients)]
+        self._socks = [socket.socket(socket.AF_UNIX) for _ in range(CLIENTS)]
         for sock in self._socks:
             sock.connect(path)
 
-    def per_second(self, seconds: float = _SECONDS) -> float:
+    def per_second(self) -> float:
         """Answers a second that they get together; all have theirs at the end."""
         with selectors.DefaultSelector() as selector:
             for sock in self._socks:
                 selector.register(sock, selectors.EVENT_READ)
                 sock.sendall(self._line)
             count, began = 0, time.perf_counter()
-            end = began + seconds
+            end = began + _SECONDS
             while selector.get_map():
                 for key, _ in selector.select():
                     asked = key.fileobj
@@ -238,5 +238,5 @@ def _rows(folder: str, echo: str, path: str, log: str) -> list[Row]:
         Row("get, pipelined, each", p50["gets"] / _PIPELINED, "get, one by one", p50["get"], 1 / 6),
         Row("create, durable, one client", p50["create"], "fdatasync + echo", p50["sync"], 2.0),
         crowd,
-        Row("append by another → subscriber told", pushed, "15 ms", 15.0, 1.0),
+        Row(f"append to {_RECORDS} records → subscriber told", pushed, "15 ms", 15.0, 1.0),
     ]

@@ -46,7 +46,7 @@ class Store:
         self.paths = paths
         self._keeper = Keeper(paths, resident=resident)
         self._opened_leases: Leases | None = None
-        self._is_cramped = False  # a disk was full, of which the cache is to use no more than it must
+        self._is_cramped = False  # a write found no room, of which the cache is to take no more than it must
         version = layout.read_version(paths)
         if version < layout.FORMAT:
             with self._keeper.lock():

@@ -48,7 +48,7 @@ def _refuse_first(kind: Kind, values: Mapping[str, object]) -> None:
         except msgspec.ValidationError as error:
             raise InvalidError(f"{name}: {_expected(kind, name, value) or reworded(error)}", field=name) from None
         except UnicodeEncodeError:
-            raise InvalidError(f"{name}: half of a surrogate pair, which UTF-8 cannot hold", field=name) from None
+            check_text(name, str(value))
 
 
 def _expected(kind: Kind, name: str, value: object) -> str:

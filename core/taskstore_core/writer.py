@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _FRAME = 1 << 16  # characters of lines up to which requests share a frame
 
+
 def decide(view: View, requests: Sequence[Request]) -> "list[Outcome | TaskStoreError]":
     """What each request would do, seen in order, or why it may not; nothing is written."""
     outcomes: list[Outcome | TaskStoreError] = []
